@@ -1,0 +1,1 @@
+"""The vocabulary: what every process says to every other."""
