@@ -1,1 +1,17 @@
-"""The vocabulary: what every process says to every other."""
+"""The vocabulary every process shares; pydantic and the standard library only.
+
+In the order a turn meets them:
+
+- `ids`: typed identifiers and how a turn's id is derived
+- `names`: every topic, lane, key and channel, spelled once
+- `agents`: the seven agents and the lanes they work on
+- `turns`: what a visitor may send, the states of a turn and the allowed transitions
+- `events`: what Kafka carries
+- `envelope`: the CloudEvents headers around it
+- `policy`: behaviour as data: agents, models, deadlines
+- `completions`: what is asked of a model and what streams back; the one family of provider errors
+- `frames`: what a watcher sees, numbered
+- `outcomes`: how a turn can end
+- `dead_letters`: why a turn left its lane
+- `problems`: errors as a person at the edge reads them
+"""

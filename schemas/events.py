@@ -1,0 +1,53 @@
+"""What Kafka carries. The JSON Schemas in `docs/schemas` are generated from these models."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from schemas.agents import Agent
+from schemas.ids import ConversationId, TenantId
+from schemas.turns import MAX_HISTORY, Channel, HistoryMessage, MessageText
+
+TYPE_TURN_SUBMITTED = "io.fairlead.turn.submitted.v1"
+TYPE_TURN_SETTLED = "io.fairlead.turn.settled.v1"
+
+Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
+
+
+class TurnSubmitted(BaseModel):
+    """A message was accepted from a channel. Topic `fairlead.turns`, key `tenant:conversation`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    turn_id: Uuid
+    tenant_id: TenantId
+    conversation_id: ConversationId
+    channel: Channel
+    text: MessageText
+    metadata: dict[str, JsonValue] = Field(default_factory=dict[str, JsonValue])
+    history: tuple[HistoryMessage, ...] = Field(default=(), max_length=MAX_HISTORY)
+    body_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    """Digest of the message, so that one key with two contents is seen."""
+
+
+class TurnSettled(BaseModel):
+    """A turn reached its end. Topic `fairlead.results`, same key as the turn."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    turn_id: Uuid
+    tenant_id: TenantId
+    conversation_id: ConversationId
+    seq: Annotated[int, Field(ge=1)]
+    """Position in the conversation, from 1."""
+    channel: Channel
+    state: Literal["answered", "truncated", "bounded", "handed_off", "cancelled", "rejected", "parked"]
+    agent: Agent | None
+    source: Literal["primary", "fallback", "offline", "none"]
+    """Which model call the answer came from."""
+    html: str
+    text: str
+    reason: str | None = None
+    """Why the turn did not end `answered`."""
+    settled_at: str
+    """RFC 3339, UTC."""

@@ -1,0 +1,83 @@
+"""Behaviour as data: which agent uses which model, how long anything may take. Read from versioned YAML."""
+
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from schemas.agents import ANSWERING, Agent
+from schemas.completions import ModelClocks
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelPolicy(_Frozen):
+    """One model: which configured backend serves it and under which name."""
+
+    backend: Literal["discovery", "frontier", "offline"]
+    model: str
+    adapter: str | None = None
+    """LoRA adapter. Checked here because TGI runs the base model for a name it does not know."""
+    first_token: float = Field(gt=0)
+    """Seconds to the first token."""
+
+
+class AgentPolicy(_Frozen):
+    """How one agent answers."""
+
+    primary: str
+    fallback: str
+    input_tokens: int = Field(ge=256)
+    history_turns: int = Field(default=10, ge=0, le=50)
+    max_tokens: int = Field(ge=16)
+    temperature: float = Field(default=0.7, gt=0, le=2)
+
+
+class Deadlines(_Frozen):
+    """Seconds. Decided on the database's clock, except those inside one model call."""
+
+    connect: float = Field(gt=0)
+    between_tokens: float = Field(gt=0)
+    stream: float = Field(gt=0)
+    queue: float = Field(gt=0)
+    """From dispatch to claim."""
+    turn: float = Field(gt=0)
+    """From the moment a turn is first of its conversation to its end."""
+    waiting: float = Field(gt=0)
+    """From acceptance to being first of its conversation."""
+    lease: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _nested(self) -> Self:
+        if not self.queue < self.turn <= self.waiting:
+            raise ValueError("deadlines must nest: queue < turn <= waiting")
+        return self
+
+
+class Policy(_Frozen):
+    """The whole policy of an installation."""
+
+    version: int = Field(ge=1)
+    models: dict[str, ModelPolicy]
+    agents: dict[Agent, AgentPolicy]
+    default_agent: Agent = Agent.DISCOVERY
+    deadlines: Deadlines
+    bounded_reply: str
+    """Shown when no model could answer. HTML of the allow-list."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        missing = [agent for agent in ANSWERING if agent not in self.agents]
+        if missing:
+            raise ValueError(f"policy names no models for {', '.join(missing)}; add them under 'agents'")
+        for agent, chosen in self.agents.items():
+            for name in (chosen.primary, chosen.fallback):
+                if name not in self.models:
+                    raise ValueError(f"agent {agent} uses model '{name}', which 'models' does not define")
+        return self
+
+    def clocks(self, model: str) -> ModelClocks:
+        """Return the clocks of one call to `model`."""
+        d = self.deadlines
+        return ModelClocks(d.connect, self.models[model].first_token, d.between_tokens, d.stream)
