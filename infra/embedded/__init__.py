@@ -2,5 +2,5 @@
 
 In reading order: ``errors`` (what can go wrong, as sentences), ``launcher`` (the door of every child),
 ``process`` (one supervised child), ``server`` (what the servers share), ``postgres``, ``redis``, ``broker``
-(the in-memory Kafka wire), ``memory_kafka`` and ``apache_kafka`` (the two Kafkas), ``servers``.
+(the in-memory Kafka wire), ``topics``, ``memory_kafka`` and ``apache_kafka`` (the two Kafkas), ``servers``.
 """

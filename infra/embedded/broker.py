@@ -18,7 +18,6 @@ from infra.embedded.errors import EmbeddedError, WheelMissingError
 from infra.embedded.launcher import die_with_parent
 from infra.embedded.server import package_folder
 
-TOPICS = ("fairlead.turns:8", "fairlead.turns.dlq:4", "fairlead.results:8")
 _REBALANCE_DELAY_MS = 200
 _PRODUCER = 0
 _ENDINGS = (signal.SIGTERM, signal.SIGINT)
@@ -107,7 +106,7 @@ def main(arguments: Sequence[str]) -> int:
     die_with_parent(signal=signal.SIGTERM)
     try:
         cluster = MockCluster(library=find_library())
-        for topic in options.topic or TOPICS:
+        for topic in options.topic:
             name, _, partitions = topic.rpartition(":")
             cluster.create_topic(name, partitions=int(partitions))
     except EmbeddedError as error:
@@ -127,7 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         "--port-file", type=Path, help="file to write the address to (default: standard output)"
     )
     parser.add_argument(
-        "--topic", action="append", help="NAME:PARTITIONS, repeatable (default: Fairlead's topics)"
+        "--topic", action="append", default=[], metavar="NAME:PARTITIONS", help="topic to make; repeatable"
     )
     return parser
 

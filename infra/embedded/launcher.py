@@ -95,8 +95,8 @@ def _check_reachable(directory: Path) -> None:
         if not parent.stat().st_mode & 0o001:
             raise LaunchError(
                 "This process is root, the kernel refuses user namespaces, and the user 'nobody' cannot pass "
-                f"through {parent}: run as an ordinary user, choose a state directory elsewhere with --state, "
-                f"or allow passage with `chmod o+x {parent}`."
+                f"through {parent}: run as an ordinary user, choose another state directory (--state), or "
+                f"allow passage with `chmod o+x {parent}`."
             )
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from infra.embedded.broker import find_library
 from infra.embedded.server import EmbeddedServer
+from infra.embedded.topics import PARTITIONS
 
 _ROOT = Path(__file__).parents[2]
 
@@ -28,7 +29,15 @@ class MemoryKafka(EmbeddedServer):
     def command(self) -> list[str]:
         """The broker, which tells its address in a file."""
         self._address_file.unlink(missing_ok=True)
-        return [sys.executable, "-m", "infra.embedded.broker", "--port-file", str(self._address_file)]
+        topics = [part for topic, count in PARTITIONS.items() for part in ("--topic", f"{topic}:{count}")]
+        return [
+            sys.executable,
+            "-m",
+            "infra.embedded.broker",
+            "--port-file",
+            str(self._address_file),
+            *topics,
+        ]
 
     @property
     def environment(self) -> Mapping[str, str]:

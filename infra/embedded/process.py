@@ -51,6 +51,7 @@ class ChildProcess:
         command: Sequence[str],
         run: Path,
         env: Mapping[str, str],
+        directory: Path,
         stop_signal: signal.Signals = signal.SIGTERM,
         grace: float = 10.0,
         unprivileged: Path | None = None,
@@ -60,6 +61,7 @@ class ChildProcess:
         self._record = run / f"{name}.pid"
         self._command = launched(command, death_signal=stop_signal, unprivileged=unprivileged)
         self._env = dict(env)
+        self._directory = directory
         self._stop_signal = stop_signal
         self._grace = grace
         self._child: subprocess.Popen[bytes] | None = None
@@ -92,6 +94,7 @@ class ChildProcess:
                     stdout=log,
                     stderr=log,
                     env=self._env,
+                    cwd=self._directory,
                     start_new_session=True,
                 )
             )

@@ -113,6 +113,7 @@ class EmbeddedServer(ABC):
             command=self.command(),
             run=self.run,
             env=self.environment,
+            directory=self.home,
             stop_signal=self.stop_signal,
             unprivileged=self.unprivileged_in,
         )

@@ -131,7 +131,11 @@ class EmbeddedServers:
 
 
 def _kafka(broker: Broker, state: Path) -> EmbeddedServer:
-    return MemoryKafka(state=state)
+    if broker == "memory":
+        return MemoryKafka(state=state)
+    from infra.embedded.apache_kafka import ApacheKafka  # a client library that only this broker needs
+
+    return ApacheKafka(state=state)
 
 
 def _side_by_side(calls: Iterable[Callable[[], None]]) -> None:
