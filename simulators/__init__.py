@@ -1,1 +1,18 @@
-"""."""
+"""Model servers to try and test against: byte for byte like the real ones, on loopback, failing on demand.
+
+In the order of a request:
+
+- `process.py`: builds the application and runs it until it is told to stop
+- `control.py`: which fault the next requests meet, and the routes that set it and read the log
+- `tgi.py`: Text Generation Inference 3.3, native and chat routes
+- `openai.py`: chat completions and embeddings as OpenAI and vLLM speak them
+- `prompts.py`: what a request asks, whichever route it took
+- `dialogues.py`: the sample dialogues, and which reply suits a question
+- `shapes.py`: a JSON value for a JSON schema, filled from a reply
+- `answers.py`: the tokens a request is answered with
+- `serving.py`: carries one answer from headers to its ending, faults included
+- `pacing.py`: one timer that sends the tokens of every stream when they are due
+- `journal.py`: who called, how far the answer came, how it ended
+- `embeddings.py`: small vectors in which similar texts are near
+- `testing.py`: a simulator inside the test's own event loop
+"""
