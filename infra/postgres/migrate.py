@@ -3,13 +3,14 @@
 import asyncio
 from pathlib import Path
 
-import migrations
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import create_async_engine
+
+import migrations
 
 _LOCK = 0x46_41_49_52
 """Key of the advisory lock: several processes may start at once, one migrates."""
@@ -60,9 +61,6 @@ async def pending(database_url: str) -> bool:
     engine = create_async_engine(database_url, pool_size=1)
     try:
         async with engine.connect() as connection:
-            return (
-                await connection.run_sync(current)
-                != ScriptDirectory.from_config(_config()).get_current_head()
-            )
+            return await connection.run_sync(current) != ScriptDirectory.from_config(_config()).get_current_head()
     finally:
         await engine.dispose()

@@ -1,0 +1,246 @@
+"""The agent worker's side: taking a turn (T5, T5b, T16), its latches (T6, T7), keeping its lease."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import RowMapping, TextClause, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from infra.postgres.inbox import HISTORY_SQL, PastTurn, brought_along, past_turns
+from infra.postgres.statements import row, rows
+from schemas.agents import Agent
+from schemas.ids import TurnId
+from schemas.policy import Deadlines
+
+_RETURNED = f"""
+SELECT t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.epoch, t.channel, t.input_text, t.history,
+       t.traceparent, t.agent, t.plan ->> 'primary' AS primary, t.plan ->> 'fallback' AS fallback,
+       l.ordinal, l.model, extract(epoch FROM t.created_at)::bigint AS created,
+       extract(epoch FROM clock_timestamp() - t.head_at)::float AS waited,
+       extract(epoch FROM t.deadline_at - clock_timestamp())::float AS remaining,
+       {HISTORY_SQL} AS past
+FROM claimed t CROSS JOIN ledger l
+"""  # noqa: S608  (HISTORY_SQL is a constant)
+
+# The attempt is in the ledger in the same statement that takes the turn: before any request leaves.
+_CLAIM = text(f"""
+WITH picked AS (
+    SELECT t.turn_id, t.tenant_id, t.conversation_id, c.force_frontier_next AS forced,
+           c.force_frontier_next OR (t.plan ->> 'direct')::boolean OR :direct AS direct
+    FROM turns t JOIN conversations c USING (tenant_id, conversation_id)
+    WHERE t.turn_id = CAST(:turn_id AS uuid) AND t.state = 'queued' AND t.deadline_at > clock_timestamp()
+    FOR UPDATE OF t, c
+), claimed AS (
+    UPDATE turns t
+    SET state = CASE WHEN p.direct THEN 'fallback' ELSE 'running' END, epoch = t.epoch + 1, owner = :owner,
+        lease_until = clock_timestamp() + make_interval(secs => :lease)
+    FROM picked p WHERE t.turn_id = p.turn_id
+    RETURNING t.*, p.direct
+), unforced AS (
+    UPDATE conversations c SET force_frontier_next = false FROM picked p
+    WHERE p.forced AND c.tenant_id = p.tenant_id AND c.conversation_id = p.conversation_id
+), ledger AS (
+    INSERT INTO attempts (turn_id, ordinal, epoch, model)
+    SELECT turn_id, CASE WHEN direct THEN 2 ELSE 1 END, epoch,
+           plan ->> CASE WHEN direct THEN 'fallback' ELSE 'primary' END
+    FROM claimed
+    RETURNING ordinal, model
+), event AS (
+    INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor)
+    SELECT turn_id, 'queued', state, epoch, :owner FROM claimed
+)
+{_RETURNED}
+""")  # noqa: S608
+
+_RESCUE = text(f"""
+WITH claimed AS (
+    UPDATE turns t
+    SET state = 'fallback', epoch = t.epoch + 1, owner = :owner,
+        lease_until = clock_timestamp() + make_interval(secs => :lease)
+    WHERE t.turn_id = CAST(:turn_id AS uuid) AND t.state = 'rescue' AND t.deadline_at > clock_timestamp()
+      AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.turn_id = t.turn_id AND a.ordinal = 2)
+    RETURNING t.*
+), ledger AS (
+    INSERT INTO attempts (turn_id, ordinal, epoch, model, rescue)
+    SELECT turn_id, 2, epoch, plan ->> 'fallback', true FROM claimed
+    RETURNING ordinal, model
+), event AS (
+    INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor)
+    SELECT turn_id, 'rescue', state, epoch, :owner FROM claimed
+)
+{_RETURNED}
+""")  # noqa: S608
+
+_FALLBACK = text("""
+WITH moved AS (
+    UPDATE turns SET state = 'fallback', lease_until = clock_timestamp() + make_interval(secs => :lease)
+    WHERE turn_id = CAST(:turn_id AS uuid) AND epoch = :epoch AND state = 'running'
+    RETURNING turn_id, epoch, plan
+), failed AS (
+    UPDATE attempts a SET state = 'failed', error = :error, ended_at = clock_timestamp()
+    FROM moved m WHERE a.turn_id = m.turn_id AND a.ordinal = 1
+), ledger AS (
+    INSERT INTO attempts (turn_id, ordinal, epoch, model) SELECT turn_id, 2, epoch, plan ->> 'fallback' FROM moved
+), event AS (
+    INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor, note)
+    SELECT turn_id, 'running', 'fallback', epoch, :owner, :error FROM moved
+)
+SELECT turn_id FROM moved
+""")
+
+_VISIBLE = text("""
+WITH moved AS (
+    UPDATE turns SET state = 'streaming', visible_at = clock_timestamp(),
+                     lease_until = clock_timestamp() + make_interval(secs => :lease)
+    FROM (SELECT turn_id, state FROM turns WHERE turn_id = CAST(:turn_id AS uuid) FOR UPDATE) old
+    WHERE turns.turn_id = old.turn_id AND epoch = :epoch AND turns.state IN ('running', 'fallback')
+    RETURNING turns.turn_id, epoch, old.state AS from_state
+), streaming AS (
+    UPDATE attempts a SET state = 'streaming' FROM moved m WHERE a.turn_id = m.turn_id AND a.ordinal = :ordinal
+), event AS (
+    INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor)
+    SELECT turn_id, from_state, 'streaming', epoch, :owner FROM moved
+)
+SELECT turn_id FROM moved
+""")
+
+_RENEW = text("""
+UPDATE turns t
+SET lease_until = clock_timestamp() + make_interval(secs => :lease),
+    content = CASE WHEN t.state = 'streaming' THEN u.content ELSE t.content END,
+    cuts = CASE WHEN t.state = 'streaming' THEN string_to_array(u.cuts, ',')::int[] ELSE t.cuts END
+FROM unnest(CAST(:turn_ids AS uuid[]), CAST(:epochs AS int[]), CAST(:contents AS text[]), CAST(:cuts AS text[]))
+     AS u(turn_id, epoch, content, cuts)
+WHERE t.turn_id = u.turn_id AND t.epoch = u.epoch AND t.done_at IS NULL
+RETURNING t.turn_id::text
+""")
+
+_OWNS = text("""
+SELECT 1 AS yes FROM turns WHERE turn_id = CAST(:turn_id AS uuid) AND epoch = :epoch AND state = 'streaming'
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A turn that is ours until its lease ends, with the attempt already in the ledger."""
+
+    turn_id: TurnId
+    tenant: str
+    conversation_id: str
+    seq: int
+    epoch: int
+    channel: str
+    text: str
+    agent: Agent
+    ordinal: int
+    model: str
+    fallback: str
+    created: int
+    """Unix seconds at which the turn was recorded."""
+    waited: float
+    """Seconds between dispatch and claim."""
+    remaining: float
+    """Seconds to the turn's deadline."""
+    past: tuple[PastTurn, ...]
+    brought: tuple[tuple[str, str], ...]
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a live turn has shown so far."""
+
+    turn_id: TurnId
+    epoch: int
+    content: str
+    cuts: tuple[int, ...]
+
+
+class Claims:
+    """Compare-and-set on turns for one worker process."""
+
+    def __init__(self, engine: AsyncEngine, *, deadlines: Deadlines, owner: str, history: int) -> None:
+        self._engine = engine
+        self._lease = deadlines.lease
+        self._owner = owner
+        self._history = history
+
+    async def claim(self, turn_id: TurnId, *, direct: bool = False) -> Claim | None:
+        """Take a queued turn and reserve its attempt; None if it is not there to be taken.
+
+        Args:
+            turn_id: the turn a hint named.
+            direct: skip the primary model.
+        """
+        return await self._take(_CLAIM, turn_id, direct=direct)
+
+    async def rescue(self, turn_id: TurnId) -> Claim | None:
+        """Take a turn that lost its owner or its lane, if its one fallback is unused."""
+        return await self._take(_RESCUE, turn_id)
+
+    async def _take(self, statement: TextClause, turn_id: TurnId, **more: bool) -> Claim | None:
+        found = await row(
+            self._engine,
+            statement,
+            {
+                "turn_id": turn_id,
+                "owner": self._owner,
+                "lease": self._lease,
+                "history": self._history,
+                **more,
+            },
+        )
+        return _claim(found) if found else None
+
+    async def latch_fallback(self, claim: Claim, error: str) -> bool:
+        """Record that the primary failed unseen and reserve the fallback. False: the turn is no longer ours."""
+        return await self._moved(_FALLBACK, claim, {"error": error})
+
+    async def latch_visible(self, claim: Claim, ordinal: int) -> bool:
+        """The commit point: from now on this attempt's text stays. False: the turn is no longer ours."""
+        return await self._moved(_VISIBLE, claim, {"ordinal": ordinal})
+
+    async def _moved(self, statement: TextClause, claim: Claim, more: dict[str, object]) -> bool:
+        values = {"turn_id": claim.turn_id, "epoch": claim.epoch, "owner": self._owner, "lease": self._lease}
+        return await row(self._engine, statement, values | more) is not None
+
+    async def owns_stream(self, claim: Claim) -> bool:
+        """Tell whether the ledger still names this claim as the one that streams."""
+        return await row(self._engine, _OWNS, {"turn_id": claim.turn_id, "epoch": claim.epoch}) is not None
+
+    async def renew(self, checkpoints: Sequence[Checkpoint]) -> set[TurnId]:
+        """Extend the leases of all live turns and keep what they have shown; returns those still ours."""
+        found = await rows(
+            self._engine,
+            _RENEW,
+            {
+                "turn_ids": [c.turn_id for c in checkpoints],
+                "epochs": [c.epoch for c in checkpoints],
+                "contents": [c.content for c in checkpoints],
+                "cuts": [",".join(map(str, c.cuts)) for c in checkpoints],
+                "lease": self._lease,
+            },
+        )
+        return {TurnId(r["turn_id"]) for r in found}
+
+
+def _claim(r: RowMapping) -> Claim:
+    return Claim(
+        turn_id=TurnId(r["turn_id"]),
+        tenant=r["tenant_id"],
+        conversation_id=r["conversation_id"],
+        seq=r["seq"],
+        epoch=r["epoch"],
+        channel=r["channel"],
+        text=r["input_text"],
+        agent=Agent(r["agent"]),
+        ordinal=r["ordinal"],
+        model=r["model"],
+        fallback=r["fallback"],
+        created=r["created"],
+        waited=r["waited"] or 0.0,
+        remaining=r["remaining"],
+        past=past_turns(r["past"]),
+        brought=brought_along(r["history"]),
+        traceparent=r["traceparent"],
+    )

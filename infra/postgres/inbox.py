@@ -1,0 +1,279 @@
+"""From Kafka to a lane: recording turns (T1), preparing the head of a conversation (T2, T3), queueing it (T4)."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from infra.postgres.statements import row, rows
+from schemas.agents import Agent
+from schemas.events import TurnSubmitted
+from schemas.ids import TurnId
+from schemas.policy import Deadlines
+
+HISTORY_SQL: Final = """
+    (SELECT coalesce(json_agg(json_build_array(h.input_text, h.content, h.agent) ORDER BY h.seq), '[]')
+     FROM (SELECT seq, input_text, content, agent FROM turns p
+           WHERE p.tenant_id = t.tenant_id AND p.conversation_id = t.conversation_id AND p.seq < t.seq
+             AND p.done_at IS NOT NULL AND p.state <> 'rejected'
+           ORDER BY p.seq DESC LIMIT :history) h)
+"""
+"""The last turns of the conversation before turn `t`, oldest first: what was asked, what was shown, by whom."""
+
+_RECORD = text("""
+WITH batch AS (
+    SELECT * FROM unnest(CAST(:turn_ids AS uuid[]), CAST(:tenants AS text[]), CAST(:conversations AS text[]),
+                         CAST(:channels AS text[]), CAST(:texts AS text[]), CAST(:metadata AS jsonb[]),
+                         CAST(:histories AS jsonb[]), CAST(:digests AS text[]), CAST(:traces AS text[]),
+                         CAST(:partitions AS int[]), CAST(:offsets AS bigint[]))
+        WITH ORDINALITY AS b(turn_id, tenant_id, conversation_id, channel, input_text, metadata, history,
+                             body_sha256, traceparent, kafka_partition, kafka_offset, ord)
+), fresh AS (
+    SELECT DISTINCT ON (b.turn_id) b.* FROM batch b JOIN tenants USING (tenant_id)
+    WHERE NOT EXISTS (SELECT 1 FROM turns t WHERE t.turn_id = b.turn_id)
+    ORDER BY b.turn_id, b.ord
+), counted AS (
+    SELECT tenant_id, conversation_id, count(*)::int AS n FROM fresh GROUP BY 1, 2 ORDER BY 1, 2
+), numbered AS (
+    INSERT INTO conversations AS c (tenant_id, conversation_id, last_seq)
+    SELECT tenant_id, conversation_id, n FROM counted
+    ON CONFLICT (tenant_id, conversation_id) DO UPDATE SET last_seq = c.last_seq + excluded.last_seq
+    RETURNING c.tenant_id, c.conversation_id, c.last_seq
+), inserted AS (
+    INSERT INTO turns AS t (turn_id, tenant_id, conversation_id, seq, channel, input_text, metadata, history,
+                            body_sha256, traceparent, kafka_topic, kafka_partition, kafka_offset, state, deadline_at)
+    SELECT f.turn_id, f.tenant_id, f.conversation_id,
+           n.last_seq - k.n + row_number() OVER (PARTITION BY f.tenant_id, f.conversation_id ORDER BY f.ord),
+           f.channel, f.input_text, f.metadata, f.history, f.body_sha256, nullif(f.traceparent, ''),
+           :topic, f.kafka_partition, f.kafka_offset, 'received',
+           clock_timestamp() + make_interval(secs => :waiting)
+    FROM fresh f JOIN numbered n USING (tenant_id, conversation_id) JOIN counted k USING (tenant_id, conversation_id)
+    ON CONFLICT DO NOTHING
+    RETURNING t.turn_id
+), event AS (
+    INSERT INTO turn_events (turn_id, to_state, epoch, actor) SELECT turn_id, 'received', 0, :actor FROM inserted
+)
+SELECT b.ord::int - 1 AS index, i.turn_id IS NOT NULL AS inserted,
+       n.tenant_id IS NULL AS unknown_tenant, e.body_sha256 <> b.body_sha256 AS conflict
+FROM batch b
+LEFT JOIN inserted i USING (turn_id)
+LEFT JOIN tenants n USING (tenant_id)
+LEFT JOIN turns e ON e.turn_id = b.turn_id
+ORDER BY b.ord
+""")
+
+_PREPARE = text(f"""
+WITH claimed AS (
+    UPDATE turns t
+    SET state = 'preparing', epoch = t.epoch + 1, owner = :actor,
+        lease_until = clock_timestamp() + make_interval(secs => :lease),
+        deadline_at = CASE WHEN t.state = 'received'
+                           THEN clock_timestamp() + make_interval(secs => :turn) ELSE t.deadline_at END
+    FROM (SELECT turn_id, state FROM turns WHERE turn_id = CAST(:turn_id AS uuid) FOR UPDATE) old
+    WHERE t.turn_id = old.turn_id
+      AND (t.state = 'received' OR (t.state = 'preparing' AND t.lease_until < clock_timestamp()))
+      AND NOT EXISTS (SELECT 1 FROM turns p WHERE p.tenant_id = t.tenant_id
+                      AND p.conversation_id = t.conversation_id AND p.seq < t.seq AND p.done_at IS NULL)
+    RETURNING t.*, old.state AS from_state
+), event AS (
+    INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor)
+    SELECT turn_id, from_state, state, epoch, :actor FROM claimed
+)
+SELECT t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.epoch, t.input_text, t.history, t.channel,
+       t.traceparent, {HISTORY_SQL} AS past
+FROM claimed t
+""")  # noqa: S608  (the only interpolation is the constant above)
+
+_QUEUE = text("""
+WITH queued AS (
+    UPDATE turns SET state = 'queued', owner = NULL, lease_until = NULL, agent = :agent, plan = CAST(:plan AS jsonb),
+           head_at = clock_timestamp(), hinted_at = clock_timestamp(), hints = 1
+    WHERE turn_id = CAST(:turn_id AS uuid) AND epoch = :epoch AND state = 'preparing'
+    RETURNING turn_id, epoch
+), event AS (
+    INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor, note)
+    SELECT turn_id, 'preparing', 'queued', epoch, :actor, :note FROM queued
+)
+SELECT turn_id FROM queued
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A decoded event and where it stood in Kafka."""
+
+    event: TurnSubmitted
+    partition: int
+    offset: int
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What became of one inbound event."""
+
+    inbound: Inbound
+    inserted: bool
+    """A new turn. Otherwise the ledger already had it, or it is refused for one of the reasons below."""
+    unknown_tenant: bool
+    conflict: bool
+    """Its id is known, but with another message."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastTurn:
+    """One earlier turn of a conversation."""
+
+    asked: str
+    shown_html: str
+    agent: Agent | None
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The head of a conversation, ours to route."""
+
+    turn_id: TurnId
+    tenant: str
+    conversation_id: str
+    seq: int
+    epoch: int
+    text: str
+    channel: str
+    past: tuple[PastTurn, ...]
+    brought: tuple[tuple[str, str], ...]
+    """History the channel brought along: (role, text), oldest first."""
+    traceparent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The route of a turn, kept in its row."""
+
+    agent: Agent
+    primary: str
+    fallback: str
+    direct: bool
+    """Skip the primary."""
+    why: str
+
+    def as_json(self) -> str:
+        """Return the plan as the ledger keeps it."""
+        return json.dumps(
+            {
+                "agent": self.agent,
+                "primary": self.primary,
+                "fallback": self.fallback,
+                "direct": self.direct,
+                "why": self.why,
+            }
+        )
+
+
+class Inbox:
+    """The orchestrator's side of the ledger."""
+
+    def __init__(self, engine: AsyncEngine, *, deadlines: Deadlines, actor: str, history: int) -> None:
+        self._engine = engine
+        self._deadlines = deadlines
+        self._actor = actor
+        self._history = history
+
+    async def record(self, topic: str, batch: Sequence[Inbound]) -> list[Recorded]:
+        """Write down a batch in the order given; one statement, so all of it or nothing.
+
+        Raises:
+            LedgerUnavailable: nothing may be committed to Kafka.
+        """
+        events = [item.event for item in batch]
+        found = await rows(
+            self._engine,
+            _RECORD,
+            {
+                "turn_ids": [e.turn_id for e in events],
+                "tenants": [e.tenant_id for e in events],
+                "conversations": [e.conversation_id for e in events],
+                "channels": [e.channel for e in events],
+                "texts": [e.text for e in events],
+                "metadata": [json.dumps(e.metadata) for e in events],
+                "histories": [json.dumps([m.model_dump() for m in e.history]) for e in events],
+                "digests": [e.body_sha256 for e in events],
+                "traces": [item.traceparent or "" for item in batch],
+                "partitions": [item.partition for item in batch],
+                "offsets": [item.offset for item in batch],
+                "topic": topic,
+                "actor": self._actor,
+                "waiting": self._deadlines.waiting,
+            },
+        )
+        return [_recorded(batch[int(r["index"])], r) for r in found]
+
+    async def prepare(self, turn_id: TurnId) -> Prepared | None:
+        """Take the turn if it is the head of its conversation and nobody prepares it; None otherwise."""
+        found = await row(
+            self._engine,
+            _PREPARE,
+            {
+                "turn_id": turn_id,
+                "actor": self._actor,
+                "lease": self._deadlines.lease,
+                "turn": self._deadlines.turn,
+                "history": self._history,
+            },
+        )
+        return _prepared(found) if found else None
+
+    async def queue(self, prepared: Prepared, plan: Plan) -> bool:
+        """Write the plan down and open the turn to its lane. False: another owner took over meanwhile."""
+        found = await row(
+            self._engine,
+            _QUEUE,
+            {
+                "turn_id": prepared.turn_id,
+                "epoch": prepared.epoch,
+                "agent": plan.agent,
+                "plan": plan.as_json(),
+                "note": plan.why,
+                "actor": self._actor,
+            },
+        )
+        return found is not None
+
+
+def _recorded(inbound: Inbound, r: RowMapping) -> Recorded:
+    return Recorded(
+        inbound=inbound,
+        inserted=bool(r["inserted"]),
+        unknown_tenant=bool(r["unknown_tenant"]),
+        conflict=bool(r["conflict"]),
+    )
+
+
+def past_turns(encoded: str) -> tuple[PastTurn, ...]:
+    """Read what `HISTORY_SQL` returned."""
+    items = cast("list[tuple[str, str, str | None]]", json.loads(encoded))
+    return tuple(PastTurn(asked, shown, Agent(agent) if agent else None) for asked, shown, agent in items)
+
+
+def brought_along(encoded: str) -> tuple[tuple[str, str], ...]:
+    """Read the history a channel sent with its message."""
+    items = cast("list[Mapping[str, str]]", json.loads(encoded))
+    return tuple((item["role"], item["text"]) for item in items)
+
+
+def _prepared(r: RowMapping) -> Prepared:
+    return Prepared(
+        turn_id=TurnId(r["turn_id"]),
+        tenant=r["tenant_id"],
+        conversation_id=r["conversation_id"],
+        seq=r["seq"],
+        epoch=r["epoch"],
+        text=r["input_text"],
+        channel=r["channel"],
+        past=past_turns(r["past"]),
+        brought=brought_along(r["history"]),
+        traceparent=r["traceparent"],
+    )

@@ -1,0 +1,185 @@
+"""Ending a turn: answer, ledger, outbox and history in one statement (T8 to T11, T15, T17)."""
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from infra.postgres.statements import row
+from schemas.agents import Agent
+from schemas.dead_letters import DeadLetterReason
+from schemas.envelope import Envelope, now_rfc3339
+from schemas.events import TYPE_TURN_SETTLED, TurnSettled
+from schemas.ids import TurnId, new_event_id
+from schemas.names import TOPIC_RESULTS, partition_key
+from schemas.outcomes import Source
+from schemas.turns import TurnState
+
+_SETTLE = text("""
+WITH done AS (
+    UPDATE turns t
+    SET state = :state, content = :content, cuts = CAST(:cuts AS int[]), closing = :closing, source = :source,
+        dimension = :dimension, reason = :reason, done_at = clock_timestamp(), owner = NULL, lease_until = NULL
+    FROM (SELECT turn_id, state FROM turns WHERE turn_id = CAST(:turn_id AS uuid) FOR UPDATE) old
+    WHERE t.turn_id = old.turn_id AND t.epoch = :epoch AND t.state = ANY(CAST(:from_states AS text[]))
+    RETURNING t.turn_id, t.tenant_id, t.conversation_id, t.seq, t.epoch, t.state, old.state AS from_state,
+              t.kafka_topic, t.kafka_partition, t.kafka_offset,
+              extract(epoch FROM clock_timestamp() - t.created_at) AS took
+), ledger AS (
+    UPDATE attempts a
+    SET state = CASE WHEN a.ordinal = :ordinal THEN :attempt_state ELSE 'abandoned' END,
+        error = CASE WHEN a.ordinal = :ordinal THEN :error END,
+        input_tokens = CASE WHEN a.ordinal = :ordinal THEN CAST(:input_tokens AS int) END,
+        output_tokens = CASE WHEN a.ordinal = :ordinal THEN CAST(:output_tokens AS int) END,
+        confidence = CASE WHEN a.ordinal = :ordinal THEN CAST(:confidence AS real) END,
+        ended_at = clock_timestamp()
+    FROM done d WHERE a.turn_id = d.turn_id AND a.ended_at IS NULL
+), forced AS (
+    UPDATE conversations c SET force_frontier_next = true FROM done d
+    WHERE :force_frontier AND c.tenant_id = d.tenant_id AND c.conversation_id = d.conversation_id
+), result AS (
+    INSERT INTO outbox (topic, key, headers, value, turn_id)
+    SELECT :topic, CAST(:key AS bytea), CAST(:headers AS jsonb), CAST(:value AS bytea), turn_id FROM done
+), letter AS (
+    INSERT INTO dead_letters (turn_id, tenant_id, conversation_id, reason, stage, error, epoch,
+                              kafka_topic, kafka_partition, kafka_offset)
+    SELECT turn_id, tenant_id, conversation_id, CAST(:letter AS text), from_state, :reason, epoch,
+           kafka_topic, kafka_partition, kafka_offset
+    FROM done WHERE CAST(:letter AS text) IS NOT NULL
+), answered_letter AS (
+    UPDATE dead_letters l SET state = 'answered_by_fallback', updated_at = clock_timestamp() FROM done d
+    WHERE l.turn_id = d.turn_id AND l.state = 'unanswered' AND d.state IN ('answered', 'truncated')
+), event AS (
+    INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor, note)
+    SELECT turn_id, from_state, state, epoch, :actor, :reason FROM done
+)
+SELECT d.seq, d.took::float AS took,
+       (SELECT n.turn_id::text FROM turns n WHERE n.tenant_id = d.tenant_id AND n.conversation_id = d.conversation_id
+          AND n.seq > d.seq AND n.state = 'received' ORDER BY n.seq LIMIT 1) AS next
+FROM done d
+""")
+
+ANY_UNSEEN: Final = (
+    TurnState.RECEIVED,
+    TurnState.PREPARING,
+    TurnState.QUEUED,
+    TurnState.RUNNING,
+    TurnState.FALLBACK,
+    TurnState.RESCUE,
+)
+"""States in which nothing has been shown yet."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """How one turn ends. Only the epoch that owns it can write it, and only from `from_states`."""
+
+    turn_id: TurnId
+    tenant: str
+    conversation_id: str
+    seq: int
+    channel: str
+    agent: Agent | None
+    epoch: int
+    from_states: tuple[TurnState, ...]
+    state: TurnState
+    content: str = ""
+    text: str = ""
+    """The content as plain text, for results."""
+    cuts: tuple[int, ...] = ()
+    closing: str | None = None
+    source: Source = "none"
+    dimension: str | None = None
+    reason: str | None = None
+    ordinal: int | None = None
+    attempt_state: str = "abandoned"
+    error: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    confidence: float | None = None
+    force_frontier: bool = False
+    letter: DeadLetterReason | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The turn has ended; `next_turn` waited for it."""
+
+    took: float
+    """Seconds from recording to here."""
+    next_turn: TurnId | None
+
+
+async def settle(engine: AsyncEngine, s: Settlement, *, actor: str) -> Settled | None:
+    """End the turn. None: it is not ours any more, or has ended already.
+
+    Raises:
+        LedgerUnavailable: it may or may not have ended; asking again is safe.
+    """
+    value = _result(s)
+    key = partition_key(s.tenant, s.conversation_id)
+    envelope = Envelope(
+        id=new_event_id(),
+        type=TYPE_TURN_SETTLED,
+        source=f"/fairlead/{actor.split('@')[0]}",
+        subject=s.conversation_id,
+        tenant=s.tenant,
+        partition_key=key,
+        time=value.settled_at,
+        traceparent=s.traceparent,
+    )
+    found = await row(
+        engine,
+        _SETTLE,
+        {
+            "turn_id": s.turn_id,
+            "epoch": s.epoch,
+            "from_states": list(s.from_states),
+            "state": s.state,
+            "content": s.content,
+            "cuts": list(s.cuts),
+            "closing": s.closing,
+            "source": s.source,
+            "dimension": s.dimension,
+            "reason": s.reason,
+            "ordinal": s.ordinal or 0,
+            "attempt_state": s.attempt_state,
+            "error": s.error,
+            "input_tokens": s.input_tokens,
+            "output_tokens": s.output_tokens,
+            "confidence": s.confidence,
+            "force_frontier": s.force_frontier,
+            "letter": s.letter,
+            "topic": TOPIC_RESULTS,
+            "key": key.encode(),
+            "headers": json.dumps([(name, header.decode()) for name, header in envelope.headers()]),
+            "value": value.model_dump_json().encode(),
+            "actor": actor,
+        },
+    )
+    if found is None:
+        return None
+    return Settled(took=found["took"], next_turn=TurnId(found["next"]) if found["next"] else None)
+
+
+def _result(s: Settlement) -> TurnSettled:
+    html = s.content + (s.closing or "")
+    return TurnSettled.model_validate(
+        {
+            "turn_id": s.turn_id,
+            "tenant_id": s.tenant,
+            "conversation_id": s.conversation_id,
+            "seq": s.seq,
+            "channel": s.channel,
+            "state": s.state,
+            "agent": s.agent,
+            "source": s.source,
+            "html": html,
+            "text": s.text,
+            "reason": s.reason,
+            "settled_at": now_rfc3339(),
+        }
+    )

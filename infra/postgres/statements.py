@@ -1,0 +1,36 @@
+"""Running one statement: most transitions are a single round trip."""
+
+from collections.abc import Mapping, Sequence
+
+from sqlalchemy import RowMapping, TextClause
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+class LedgerUnavailable(Exception):
+    """PostgreSQL does not answer. What was asked may or may not have happened; ask again before acting."""
+
+
+async def rows(engine: AsyncEngine, statement: TextClause, values: Mapping[str, object]) -> Sequence[RowMapping]:
+    """Run `statement` and return its rows.
+
+    Raises:
+        LedgerUnavailable: no connection, or it broke.
+    """
+    try:
+        async with engine.connect() as connection:
+            result = await connection.execute(statement, dict(values))
+            return result.mappings().all() if result.returns_rows else []
+    except (OperationalError, PoolTimeout, OSError, TimeoutError) as error:
+        raise LedgerUnavailable(f"PostgreSQL does not answer: {type(error).__name__}") from error
+    except DBAPIError as error:
+        if error.connection_invalidated or type(error) is DBAPIError:
+            raise LedgerUnavailable(f"PostgreSQL does not answer: {type(error.orig).__name__}") from error
+        raise
+
+
+async def row(engine: AsyncEngine, statement: TextClause, values: Mapping[str, object]) -> RowMapping | None:
+    """Run `statement` and return its first row, or None."""
+    found = await rows(engine, statement, values)
+    return found[0] if found else None
