@@ -5,7 +5,11 @@ In the order of a request:
 - `process.py`: builds the application and runs it until it is told to stop
 - `control.py`: which fault the next requests meet, and the routes that set it and read the log
 - `tgi.py`: Text Generation Inference 3.3, native and chat routes
+- `tgi_bodies.py`: what TGI's routes read, and what the router refuses
+- `tgi_wires.py`: how TGI writes answers and errors
 - `openai.py`: chat completions and embeddings as OpenAI and vLLM speak them
+- `openai_wire.py`: how OpenAI and vLLM write answers and errors
+- `jsontext.py`: JSON as the servers write it
 - `prompts.py`: what a request asks, whichever route it took
 - `dialogues.py`: the sample dialogues, and which reply suits a question
 - `shapes.py`: a JSON value for a JSON schema, filled from a reply

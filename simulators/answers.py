@@ -18,9 +18,7 @@ _FILLER = (
     "Each scan tells when a case was moved and the time between two scans tells what it waited for. "
     "Seen over a week, the same aisle waits at the same hour, and a small change of order removes it. "
 )
-_PROSE = (
-    "Certainly, here is what I think about it in plain words. The form you asked for does not suit me today."
-)
+_PROSE = "Certainly, here is what I think about it in plain words. The form you asked for does not suit me today."
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,10 @@ def fitting(pattern: str, prompt: Prompt, *, voice: Voice) -> Answer | None:
         "1",
         "",
     ]
-    found = next((text for text in candidates if re.fullmatch(pattern, text)), None)
+    try:
+        found = next((text for text in candidates if re.fullmatch(pattern, text)), None)
+    except re.error:
+        return None
     return None if found is None else Answer(tuple(tokenise(found)), "stop", prompt.tokens)
 
 

@@ -1,10 +1,10 @@
 """Which fault the next requests meet, and the routes that set it and read the log."""
 
 import json
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from simulators.journal import Journal
 from simulators.pacing import Pacing
@@ -12,9 +12,9 @@ from simulators.pacing import Pacing
 FaultKind: TypeAlias = Literal["none", "status", "event", "cut", "close", "hang", "malformed", "slow"]
 
 _ALLOWED = (
-    "Allowed is a JSON object with fault (none, status, event, cut, close, hang, malformed or slow) and, where "
-    "wanted, status (400 to 599), after_tokens (0 to 100000), first_token_ms and inter_token_ms (0 to 600000), "
-    "times (1 or more), tokens (1 to 100000) and before_headers (true or false, for hang and close)."
+    "Allowed is a JSON object with fault (none, status, event, cut, close, hang, malformed or slow) and, "
+    "where wanted, status (400 to 599), after_tokens (0 to 100000), first_token_ms and inter_token_ms "
+    "(0 to 600000), times (1 or more), tokens (1 to 100000) and before_headers (true or false, for hang and close)."
 )
 _SLOWER = 10
 
@@ -33,6 +33,12 @@ class Fault(BaseModel):
     tokens: int | None = Field(default=None, ge=1, le=100_000)
     before_headers: bool = False
 
+    @model_validator(mode="after")
+    def _headers_are_held_back_only_by_hang_and_close(self) -> Self:
+        if self.before_headers and self.fault not in {"hang", "close"}:
+            raise ValueError("before_headers goes with hang and close only")
+        return self
+
     @property
     def after(self) -> int:
         """Tokens that are sent before the fault strikes."""
@@ -42,8 +48,7 @@ class Fault(BaseModel):
     def breaks_health(self) -> bool:
         """Whether a health check that generates a token would fail."""
         return self.fault in {"close", "hang"} or (
-            self.fault in {"status", "event"}
-            and (self.status is None or self.status == 424 or self.status >= 500)
+            self.fault in {"status", "event"} and (self.status is None or self.status == 424 or self.status >= 500)
         )
 
     def pacing(self, usual: Pacing) -> Pacing:
@@ -51,12 +56,8 @@ class Fault(BaseModel):
         unnamed = self.first_token_ms is None and self.inter_token_ms is None
         factor = _SLOWER if self.fault == "slow" and unnamed else 1
         return Pacing(
-            first_token_ms=usual.first_token_ms * factor
-            if self.first_token_ms is None
-            else self.first_token_ms,
-            inter_token_ms=usual.inter_token_ms * factor
-            if self.inter_token_ms is None
-            else self.inter_token_ms,
+            first_token_ms=usual.first_token_ms * factor if self.first_token_ms is None else self.first_token_ms,
+            inter_token_ms=usual.inter_token_ms * factor if self.inter_token_ms is None else self.inter_token_ms,
         )
 
 
@@ -71,9 +72,7 @@ def parse_fault(body: bytes | str) -> Fault:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the body"
-        raise InvalidControlError(
-            f"The control body was not taken: {place}: {first['msg']}. {_ALLOWED}"
-        ) from None
+        raise InvalidControlError(f"The control body was not taken: {place}: {first['msg']}. {_ALLOWED}") from None
 
 
 class Control:

@@ -96,6 +96,4 @@ def reply_to(question: str, voice: Voice) -> Reply:
         case "base":
             choices = dialogues().base
     html = choices[stable_hash(question) % len(choices)]
-    return Reply(
-        question=question, intent=intent.name, agent=intent.agent, dimension=intent.dimension, html=html
-    )
+    return Reply(question=question, intent=intent.name, agent=intent.agent, dimension=intent.dimension, html=html)

@@ -1,30 +1,25 @@
 """Chat completions and embeddings as OpenAI and vLLM speak them."""
 
-import json
 import time
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from simulators.answers import Answer, compose, logprob, tokenise
+from simulators.answers import Answer, compose, tokenise
 from simulators.control import CONTROL, Fault
 from simulators.dialogues import Voice
 from simulators.embeddings import DIMENSIONS, embed, packed
+from simulators.jsontext import json_response
+from simulators.openai_wire import CompletionWire, error_body
 from simulators.prompts import Message, Prompt, from_messages
-from simulators.serving import open_call, refuse, serve, take_fault
+from simulators.serving import open_call, refuse, serve
 from simulators.shapes import DEFAULT_SCHEMA, Schema
 
 MODELS = web.AppKey("models", tuple[str, ...])
 
 _MAX_MODEL_TOKENS = 32_768
-_DONE = b"data: [DONE]\n\n"
-_RETRY_AFTER_SECONDS = 1
-_quoted = json.JSONEncoder(ensure_ascii=False).encode
-_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class _Lenient(BaseModel):
@@ -78,145 +73,12 @@ class EmbeddingsBody(_Lenient):
     encoding_format: Literal["float", "base64"] = "float"
 
 
-# -- errors --------------------------------------------------------------------------------------------------
-
-_TYPES = {
-    400: "BadRequestError",
-    401: "AuthenticationError",
-    403: "PermissionDeniedError",
-    404: "NotFoundError",
-    422: "UnprocessableEntityError",
-    429: "RateLimitError",
-    500: "InternalServerError",
-    503: "ServiceUnavailableError",
-}
-_MESSAGES = {
-    401: "Incorrect API key provided.",
-    429: "Rate limit reached for requests. Please try again later.",
-    503: "The model is overloaded with other requests. Please try again later.",
-}
-
-
-def _error(status: int, message: str, param: str | None = None) -> dict[str, object]:
-    kind = _TYPES.get(status, "InternalServerError" if status >= 500 else "BadRequestError")
-    return {"error": {"message": message, "type": kind, "param": param, "code": status}}
-
-
-def _simulated(status: int | None) -> dict[str, object]:
-    status = 500 if status is None else status
-    return _error(status, _MESSAGES.get(status, "Simulated failure of the model server."))
-
-
-def _json(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(
-        body=_compact(value).encode(),
-        status=status,
-        headers={"Content-Type": "application/json"} | dict(headers or {}),
-    )
-
-
-# -- the wire ------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class CompletionWire:
-    """Writes answers as `/v1/chat/completions` does."""
-
-    id: str
-    created: int
-    model: str
-    logprobs: int | None
-    usage: bool
-
-    def headers(self, answer: Answer, *, stream: bool) -> Mapping[str, str]:
-        """The content type and the request's id."""
-        kind = "text/event-stream; charset=utf-8" if stream else "application/json"
-        return {"Content-Type": kind, "X-Request-Id": self.id.removeprefix("chatcmpl-")}
-
-    def opening(self) -> bytes:
-        """The chunk with the role and no content."""
-        return self._chunk('{"role":"assistant","content":""}', "null", "null")
-
-    def token(self, answer: Answer, index: int) -> bytes:
-        """A chunk with one token."""
-        text = answer.tokens[index]
-        logprobs = "null" if self.logprobs is None else _logprobs(text, index, self.logprobs)
-        return self._chunk(f'{{"content":{_quoted(text)}}}', logprobs, "null")
-
-    def closing(self, answer: Answer) -> list[bytes]:
-        """The finish chunk, the usage chunk if asked for, the done mark."""
-        events = [self._chunk("{}", "null", f'"{answer.finish}"')]
-        if self.usage:
-            events.append(self._envelope("[]", f',"usage":{_compact(_usage(answer))}'))
-        return [*events, _DONE]
-
-    def broken(self, status: int | None) -> list[bytes]:
-        """An error object with its true code, then the done mark."""
-        return [f"data: {_compact(_simulated(status))}\n\n".encode(), _DONE]
-
-    def whole(self, answer: Answer) -> bytes:
-        """A `chat.completion`."""
-        logprobs = "null"
-        if (top := self.logprobs) is not None:
-            entries = ",".join(_logprob_entry(text, index, top) for index, text in enumerate(answer.tokens))
-            logprobs = f'{{"content":[{entries}]}}'
-        return (
-            f'{{"id":"{self.id}","object":"chat.completion","created":{self.created},"model":{_quoted(self.model)},'
-            f'"choices":[{{"index":0,"message":{{"role":"assistant","content":{_quoted(answer.text)},"refusal":null}},'
-            f'"logprobs":{logprobs},"finish_reason":"{answer.finish}"}}],"usage":{_compact(_usage(answer))}}}'
-        ).encode()
-
-    def refusal(self, status: int | None) -> web.Response:
-        """An HTTP error; 429 says when to come back."""
-        status = 500 if status is None else status
-        headers = {"Retry-After": str(_RETRY_AFTER_SECONDS)} if status == 429 else None
-        return _json(_simulated(status), status, headers)
-
-    def _chunk(self, delta: str, logprobs: str, finish: str) -> bytes:
-        return self._envelope(
-            f'[{{"index":0,"delta":{delta},"logprobs":{logprobs},"finish_reason":{finish}}}]', ""
-        )
-
-    def _envelope(self, choices: str, rest: str) -> bytes:
-        return (
-            f'data: {{"id":"{self.id}","object":"chat.completion.chunk","created":{self.created},'
-            f'"model":{_quoted(self.model)},"choices":{choices}{rest}}}\n\n'
-        ).encode()
-
-
-def _logprobs(text: str, index: int, top: int) -> str:
-    return f'{{"content":[{_logprob_entry(text, index, top)}]}}'
-
-
-def _logprob_entry(text: str, index: int, top: int) -> str:
-    """One entry of `logprobs.content`: the token itself leads its alternatives."""
-    value = logprob(text, index)
-    others = [(f" other{rank}", round(value - 2 - rank, 4)) for rank in range(1, top)]
-    tops = ",".join(_alternative(*each) for each in [(text, value), *others][:top])
-    return f'{_alternative(text, value)[:-1]},"top_logprobs":[{tops}]}}'
-
-
-def _alternative(text: str, value: float) -> str:
-    return f'{{"token":{_quoted(text)},"logprob":{value},"bytes":{_compact(list(text.encode()))}}}'
-
-
-def _usage(answer: Answer) -> dict[str, int]:
-    return {
-        "prompt_tokens": answer.prompt_tokens,
-        "total_tokens": answer.prompt_tokens + answer.generated,
-        "completion_tokens": answer.generated,
-    }
-
-
-# -- what a request asks -------------------------------------------------------------------------------------
-
-
 class RefusedError(Exception):
     """The server does not accept the request; `response` says so in its words."""
 
     def __init__(self, status: int, message: str, param: str | None = None) -> None:
         super().__init__(message)
-        self.response = _json(_error(status, message, param), status)
+        self.response = json_response(error_body(status, message, param), status)
 
 
 def _chat_body(text: bytes, models: tuple[str, ...]) -> ChatBody:
@@ -228,9 +90,7 @@ def _chat_body(text: bytes, models: tuple[str, ...]) -> ChatBody:
         raise RefusedError(400, first["msg"], ".".join(map(str, first["loc"])) or None) from None
     if body.model not in models:
         aliases = ", ".join(f"`{model}`" for model in models)
-        raise RefusedError(
-            404, f"The model `{body.model}` does not exist. Valid aliases: {aliases}.", "model"
-        )
+        raise RefusedError(404, f"The model `{body.model}` does not exist. Valid aliases: {aliases}.", "model")
     shape = body.response_format
     if (
         shape is not None
@@ -278,13 +138,11 @@ def _answer(body: ChatBody, prompt: Prompt, fault: Fault) -> Answer:
     return answer.limited(body.max_completion_tokens or body.max_tokens)
 
 
-# -- routes --------------------------------------------------------------------------------------------------
-
-
 async def _chat(request: web.Request) -> web.StreamResponse:
+    text = await request.read()
     call = open_call(request)
     try:
-        body = _chat_body(await request.read(), request.app[MODELS])
+        body = _chat_body(text, request.app[MODELS])
         prompt = from_messages(body.messages)
         _check_length(prompt)
     except RefusedError as error:
@@ -297,15 +155,15 @@ async def _chat(request: web.Request) -> web.StreamResponse:
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         usage=body.stream_options is not None and bool(body.stream_options.include_usage),
     )
-    fault = take_fault(request)
-    return await serve(request, call, wire, _answer(body, prompt, fault), fault)
+    answer = _answer(body, prompt, request.app[CONTROL].fault)
+    return await serve(request, call, wire, answer)
 
 
 async def _embeddings(request: web.Request) -> web.Response:
     try:
         body = EmbeddingsBody.model_validate_json(await request.read())
     except ValidationError as error:
-        return _json(_error(400, error.errors()[0]["msg"], "input"), 400)
+        return json_response(error_body(400, error.errors()[0]["msg"], "input"), 400)
     texts = _texts(body.input)
     vectors = [embed(text, body.dimensions or DIMENSIONS) for text in texts]
     data = [
@@ -318,7 +176,7 @@ async def _embeddings(request: web.Request) -> web.Response:
     ]
     tokens = sum(len(tokenise(text)) for text in texts)
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
-    return _json({"object": "list", "data": data, "model": body.model, "usage": usage})
+    return json_response({"object": "list", "data": data, "model": body.model, "usage": usage})
 
 
 def _texts(given: str | list[str] | list[int] | list[list[int]]) -> list[str]:
@@ -343,7 +201,7 @@ async def _models(request: web.Request) -> web.Response:
         }
         for model in request.app[MODELS]
     ]
-    return _json({"object": "list", "data": data})
+    return json_response({"object": "list", "data": data})
 
 
 async def _health(request: web.Request) -> web.Response:

@@ -12,9 +12,7 @@ _AGENTS = re.compile(
     re.IGNORECASE,
 )
 _CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
-_LABELLED = re.compile(
-    r"^(system|user|human|visitor|assistant|agent|ai):[ \t]*", re.IGNORECASE | re.MULTILINE
-)
+_LABELLED = re.compile(r"^(system|user|human|visitor|assistant|agent|ai):[ \t]*", re.IGNORECASE | re.MULTILINE)
 
 
 class ContentPart(BaseModel):

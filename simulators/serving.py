@@ -5,12 +5,12 @@ import contextlib
 import socket
 import struct
 from collections.abc import Mapping
-from typing import Protocol, cast
+from typing import Protocol
 
 from aiohttp import web
 
 from simulators.answers import Answer
-from simulators.control import CONTROL, JOURNAL, Fault, FaultKind
+from simulators.control import JOURNAL, Fault, FaultKind
 from simulators.journal import Call, Outcome
 from simulators.pacing import Metronome, Pacing
 
@@ -71,10 +71,9 @@ def refuse(call: Call, response: web.Response) -> web.Response:
     return response
 
 
-async def serve(
-    request: web.Request, call: Call, wire: Wire, answer: Answer, fault: Fault
-) -> web.StreamResponse:
-    """Answer one request as `fault` has it, and write down how it ended."""
+async def serve(request: web.Request, call: Call, wire: Wire, answer: Answer) -> web.StreamResponse:
+    """Answer one request as the fault in force has it, and write down how it ended."""
+    fault = request.app[CONTROL].take()
     try:
         if fault.fault == "status":
             return _fail(call, wire, fault)
@@ -86,11 +85,6 @@ async def serve(
     except (asyncio.CancelledError, ConnectionError):
         _note_hang_up(request, call)
         raise
-
-
-def take_fault(request: web.Request) -> Fault:
-    """The fault this request meets."""
-    return request.app[CONTROL].take()
 
 
 def _fail(call: Call, wire: Wire, fault: Fault) -> web.Response:
@@ -109,9 +103,7 @@ async def _never_begin(request: web.Request, call: Call, fault: Fault) -> web.St
     return await _forever()
 
 
-async def _stream(
-    request: web.Request, call: Call, wire: Wire, answer: Answer, fault: Fault
-) -> web.StreamResponse:
+async def _stream(request: web.Request, call: Call, wire: Wire, answer: Answer, fault: Fault) -> web.StreamResponse:
     start = asyncio.get_running_loop().time()
     response = web.StreamResponse(headers=wire.headers(answer, stream=True))
     response.enable_chunked_encoding()
@@ -126,9 +118,7 @@ async def _stream(
     return response
 
 
-async def _play(
-    request: web.Request, call: Call, wire: Wire, answer: Answer, fault: Fault, start: float
-) -> None:
+async def _play(request: web.Request, call: Call, wire: Wire, answer: Answer, fault: Fault, start: float) -> None:
     """Send the tokens up to the fault, or all of them and the closing events."""
     visible = len(answer.tokens)
     strikes = fault.fault in {"event", "cut", "close", "hang"}
@@ -142,9 +132,7 @@ async def _play(
         return b"" if strikes else b"".join(map(_chunk, wire.closing(answer)))
 
     pacing = fault.pacing(request.app[PACING])
-    await request.app[METRONOME].play(
-        _transport(request), frame, steps=tokens + 1, start=start, pacing=pacing
-    )
+    await request.app[METRONOME].play(_transport(request), frame, steps=tokens + 1, start=start, pacing=pacing)
 
 
 async def _end_stream(request: web.Request, call: Call, wire: Wire, fault: Fault) -> None:
@@ -171,9 +159,7 @@ async def _end_stream(request: web.Request, call: Call, wire: Wire, fault: Fault
             call.outcome = "answered"
 
 
-async def _whole(
-    request: web.Request, call: Call, wire: Wire, answer: Answer, fault: Fault
-) -> web.StreamResponse:
+async def _whole(request: web.Request, call: Call, wire: Wire, answer: Answer, fault: Fault) -> web.StreamResponse:
     strikes = fault.fault in {"event", "cut", "close", "hang"}
     shown = answer.limited(fault.after) if strikes else answer
     pacing = fault.pacing(request.app[PACING])
@@ -215,7 +201,7 @@ def _chunk(event: bytes) -> bytes:
 def _transport(request: web.Request) -> asyncio.Transport:
     if request.transport is None:
         raise ConnectionResetError("The client hung up.")
-    return cast("asyncio.Transport", request.transport)
+    return request.transport
 
 
 def _gone(request: web.Request) -> bool:

@@ -88,9 +88,7 @@ class _Filler:
         count = least if isinstance(least, int) else 1
         if schema.get("maxItems") == 0:
             return []
-        return [
-            self.value(name, schema.get("items", {"type": "string"}), depth + 1) for _ in range(max(1, count))
-        ]
+        return [self.value(name, schema.get("items", {"type": "string"}), depth + 1) for _ in range(max(1, count))]
 
     def _of(self, listed: list[JsonValue]) -> JsonValue:
         for hint in (self._reply.dimension, self._reply.agent, self._reply.intent):
@@ -137,9 +135,7 @@ def _options(schema: Schema) -> Schema | None:
     for word in ("anyOf", "oneOf", "allOf"):
         choices = schema.get(word)
         if isinstance(choices, list):
-            known = [
-                choice for choice in choices if isinstance(choice, dict) and choice.get("type") != "null"
-            ]
+            known = [choice for choice in choices if isinstance(choice, dict) and choice.get("type") != "null"]
             return known[0] if known else {"type": "null"}
     return None
 
