@@ -10,7 +10,7 @@ from typing import Protocol
 from aiohttp import web
 
 from simulators.answers import Answer
-from simulators.control import JOURNAL, Fault, FaultKind
+from simulators.control import CONTROL, JOURNAL, Fault, FaultKind
 from simulators.journal import Call, Outcome
 from simulators.pacing import Metronome, Pacing
 
