@@ -1,1 +1,8 @@
-"""."""
+"""How an operator sees a process from outside: lines, spans, numbers.
+
+- `redaction`: what must never leave a process in any of them
+- `logs`: one JSON line for each event, whoever logged it
+- `tracing`: one trace from the visitor's request to the settled turn
+- `metrics`: the catalogue of numbers, and the port that serves them
+- `loop_lag`: how late the event loop runs
+"""
