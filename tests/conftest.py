@@ -118,7 +118,20 @@ def fresh_kafka(state_directory: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def apache_kafka(session_state: Path) -> Iterator[str]:
+def apache_installed() -> None:
+    """Skips the test, or fails it where that is asked for, if Apache Kafka cannot be started here."""
+    from infra.embedded.apache_kafka import check_installed
+
+    try:
+        check_installed()
+    except (JavaMissingError, JarsMissingError) as missing:
+        if os.environ.get("FAIRLEAD_REQUIRE_APACHE_KAFKA") == "1":
+            raise
+        pytest.skip(str(missing))
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(session_state: Path, request: pytest.FixtureRequest) -> Iterator[str]:
     """The bootstrap address of a real Apache Kafka that has Fairlead's topics."""
     from infra.embedded.apache_kafka import ApacheKafka, create_topics
 
@@ -127,17 +140,9 @@ def apache_kafka(session_state: Path) -> Iterator[str]:
         create_topics(given)
         yield given
         return
-    server = ApacheKafka(state=session_state / "apache")
-    try:
-        server.start()
-    except (JavaMissingError, JarsMissingError) as missing:
-        if os.environ.get("FAIRLEAD_REQUIRE_APACHE_KAFKA") == "1":
-            raise
-        pytest.skip(str(missing))
-    try:
+    request.getfixturevalue("apache_installed")
+    for server in _served(ApacheKafka(state=session_state / "apache")):
         yield server.address
-    finally:
-        server.stop()
 
 
 _BOTH_BROKERS = ["memory", pytest.param("apache-kafka", marks=pytest.mark.apache_kafka)]

@@ -63,9 +63,7 @@ class ApacheKafka(EmbeddedServer):
 
     def prepare(self) -> None:
         """Write its settings and, the first time, format its storage."""
-        _java()
-        if not any(self._jars.glob("kafka_*.jar")):
-            raise JarsMissingError(jars=self._jars)
+        check_installed(self._jars)
         self._temporary.mkdir(exist_ok=True)
         self._logging.write_text(_LOGGING)
         if not self._data.exists():
@@ -157,6 +155,18 @@ class ApacheKafka(EmbeddedServer):
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
 
 
+def check_installed(jars: Path = JARS) -> None:
+    """See whether Apache Kafka could be started.
+
+    Raises:
+        JavaMissingError: there is no Java.
+        JarsMissingError: there are no jars.
+    """
+    _java()
+    if not any(jars.glob("kafka_*.jar")):
+        raise JarsMissingError(jars=jars)
+
+
 def create_topics(address: str, partitions: Mapping[str, int] = PARTITIONS, *, seconds: float = 20.0) -> None:
     """Make the topics that are not there yet. The in-memory broker does not know this request.
 
@@ -164,9 +174,7 @@ def create_topics(address: str, partitions: Mapping[str, int] = PARTITIONS, *, s
         EmbeddedError: the broker refused or did not answer.
     """
     admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
-    wanted = [
-        NewTopic(name, num_partitions=count, replication_factor=1) for name, count in partitions.items()
-    ]
+    wanted = [NewTopic(name, num_partitions=count, replication_factor=1) for name, count in partitions.items()]
     # The client's annotation leaves the futures' type open.
     made: dict[str, Future[None]] = admin.create_topics(  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
         wanted, request_timeout=seconds

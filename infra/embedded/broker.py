@@ -90,9 +90,7 @@ def find_library() -> Path:
     """
     for folder in (package_folder("confluent_kafka.libs"), package_folder("confluent_kafka")):
         found = (
-            sorted(folder.glob("**/librdkafka*.so*")) + sorted(folder.glob("**/librdkafka*.dylib"))
-            if folder
-            else []
+            sorted(folder.glob("**/librdkafka*.so*")) + sorted(folder.glob("**/librdkafka*.dylib")) if folder else []
         )
         if found:
             return found[0]
@@ -119,12 +117,8 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m infra.embedded.broker", description="In-memory Kafka-wire broker"
-    )
-    parser.add_argument(
-        "--port-file", type=Path, help="file to write the address to (default: standard output)"
-    )
+    parser = argparse.ArgumentParser(prog="python -m infra.embedded.broker", description="In-memory Kafka-wire broker")
+    parser.add_argument("--port-file", type=Path, help="file to write the address to (default: standard output)")
     parser.add_argument(
         "--topic", action="append", default=[], metavar="NAME:PARTITIONS", help="topic to make; repeatable"
     )

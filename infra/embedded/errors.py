@@ -31,9 +31,7 @@ class StateDamagedError(EmbeddedError):
     """The state directory holds something that cannot be used."""
 
     def __init__(self, *, path: Path, problem: str) -> None:
-        super().__init__(
-            f"{path} {problem}: move that directory away (or delete it to start empty) and start again."
-        )
+        super().__init__(f"{path} {problem}: move that directory away (or delete it to start empty) and start again.")
 
 
 class StartFailedError(EmbeddedError):
@@ -48,9 +46,7 @@ class NotRunningError(EmbeddedError):
     """Something was asked of a server that is not running here."""
 
     def __init__(self, *, server: str) -> None:
-        super().__init__(
-            f"{server} does not run here: it was not started, or its address was given. Start it first."
-        )
+        super().__init__(f"{server} does not run here: it was not started, or its address was given. Start it first.")
 
 
 class JavaMissingError(EmbeddedError):

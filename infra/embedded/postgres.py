@@ -73,9 +73,7 @@ class PostgresServer(EmbeddedServer):
         if not self._data.exists():
             self._create()
         elif not self._password_file.exists():
-            raise StateDamagedError(
-                path=self.home, problem="has data but not the password file that belongs to it"
-            )
+            raise StateDamagedError(path=self.home, problem="has data but not the password file that belongs to it")
 
     def command(self) -> list[str]:
         """The server on its port."""

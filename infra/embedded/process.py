@@ -32,9 +32,7 @@ def free_port() -> int:
         return port
 
 
-def launched(
-    command: Sequence[str], *, death_signal: signal.Signals, unprivileged: Path | None = None
-) -> list[str]:
+def launched(command: Sequence[str], *, death_signal: signal.Signals, unprivileged: Path | None = None) -> list[str]:
     """The command line that runs ``command`` through the launcher as this process's child."""
     drop = ["--unprivileged", str(unprivileged)] if unprivileged else []
     tie = ["--signal", str(int(death_signal)), "--parent", str(os.getpid())]

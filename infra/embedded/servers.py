@@ -67,9 +67,7 @@ class EmbeddedServers:
     @property
     def endpoints(self) -> Endpoints:
         """The addresses now: those given, and those of what runs here."""
-        return Endpoints(
-            kafka=self._address("kafka"), redis=self._address("redis"), database=self._address("postgres")
-        )
+        return Endpoints(kafka=self._address("kafka"), redis=self._address("redis"), database=self._address("postgres"))
 
     @property
     def processes(self) -> dict[str, int]:
