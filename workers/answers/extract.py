@@ -21,15 +21,17 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _LEAD: Final = re.compile("[ \\t\\n\\r\ufeff]*")
 _FENCE: Final = re.compile(r"`{1,2}|`{3,}[A-Za-z0-9_+-]*[ \t\n\r]*")
-_PIECE: Final = re.compile(r"""([^"\\]+)|\\(["\\/bfnrt])|\\u([0-9a-fA-F]{4})|(")""")
-_TEXT, _SHORT, _UNICODE = 1, 2, 3
-_LOW: Final = re.compile(r"\\u([dD][c-fC-F][0-9a-fA-F]{2})")
-_LOW_BEGUN: Final = re.compile(r"(?:\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]?)?)?)?)?")
+_RUN: Final = re.compile(  # what can be decoded without knowing what follows
+    r"""(?:[^"\\]++|\\["\\/bfnrt]|\\u(?![dD][89a-fA-F])[0-9a-fA-F]{4}"""
+    r"""|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*+"""
+)
+_DECODE: Final = cast("Callable[[str], tuple[str, int]]", json.JSONDecoder(strict=False).raw_decode)
+_LONE: Final = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_PAIR_BEGUN: Final = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}(?:\\(?:u(?:[dD](?:[c-fC-F][0-9a-fA-F]?)?)?)?)?")
 _ESCAPE_BEGUN: Final = re.compile(r"\\(?:u[0-9a-fA-F]{0,3})?")
 _WORD: Final = re.compile(r"[-+.0-9A-Za-z]*")
 _NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _LITERALS: Final = ("true", "false", "null")
-_ESCAPES: Final = {'"': '"', "\\": "\\", "/": "/", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 _Role = Literal["field", "key", "early", "skipped"]
 
@@ -140,7 +142,7 @@ class FieldScanner:
 
     def _mend(self, delta: str) -> str:
         """Join surrogate halves that an upstream left raw, and replace those that have no other half."""
-        if not self._half and not _SURROGATE.search(delta):
+        if not self._half and (delta.isascii() or not _SURROGATE.search(delta)):
             return delta
         text = self._half + delta
         self._half = ""
@@ -246,8 +248,7 @@ class FieldScanner:
     def _open(self, char: str, at: int) -> int:
         if len(self._nesting) == MAX_DEPTH:
             raise MalformedAnswer(
-                f"The reply nests deeper than {MAX_DEPTH} levels; "
-                "check the response format the model was given."
+                f"The reply nests deeper than {MAX_DEPTH} levels; check the response format the model was given."
             )
         self._nesting.append(char)
         self._step = self._key_or_end if char == "{" else self._value_or_end
@@ -282,48 +283,33 @@ class FieldScanner:
         return at + 1
 
     def _in_string(self, text: str, at: int) -> int:
-        sink = self._out if self._role == "field" else self._parts
-        end = len(text)
-        while at < end:
-            piece = _PIECE.match(text, at)
-            if piece is None:
-                return self._hold_escape(text, at)
-            kind, at = piece.lastindex, piece.end()
-            if kind == _TEXT:
-                sink.append(piece[_TEXT])
-            elif kind == _SHORT:
-                sink.append(_ESCAPES[piece[_SHORT]])
-            elif kind == _UNICODE:
-                at = self._code_unit(text, piece, sink)
-            else:
-                self._close_string()
-                return at
-        if self._role == "skipped":
-            self._parts.clear()
-        return at
+        end = _end_of(_RUN, text, at)
+        if end > at:
+            run = text[at:end]
+            self._keep(_DECODE(f'"{run}"')[0] if "\\" in run else run)
+        if end == len(text):
+            return end
+        if text[end] == '"':
+            self._close_string()
+            return end + 1
+        return self._odd_escape(text, end)
 
-    def _code_unit(self, text: str, piece: re.Match[str], sink: list[str]) -> int:
-        """Decode one \\u escape, or two that make one character; hold the first until the second is known."""
-        unit, at = int(piece[_UNICODE], 16), piece.end()
-        if not 0xD800 <= unit <= 0xDFFF:
-            sink.append(chr(unit))
-            return at
-        if unit <= 0xDBFF:
-            low = _LOW.match(text, at)
-            if low is not None:
-                sink.append(chr(0x10000 + ((unit - 0xD800) << 10) + int(low[1], 16) - 0xDC00))
-                return low.end()
-            if _LOW_BEGUN.fullmatch(text, at):
-                self._held = text[piece.start() :]
-                return len(text)
-        sink.append("\ufffd")
-        return at
-
-    def _hold_escape(self, text: str, at: int) -> int:
-        if not _ESCAPE_BEGUN.fullmatch(text, at):
+    def _odd_escape(self, text: str, at: int) -> int:
+        """Hold an escape, or the first of a pair, until the rest is there; replace a half that stays alone."""
+        if _ESCAPE_BEGUN.fullmatch(text, at) or _PAIR_BEGUN.fullmatch(text, at):
+            self._held = text[at:]
+            return len(text)
+        lone = _LONE.match(text, at)
+        if lone is None:
             raise self._unexpected(text[at], "a valid escape")
-        self._held = text[at:]
-        return len(text)
+        self._keep("\ufffd")
+        return lone.end()
+
+    def _keep(self, text: str) -> None:
+        if self._role == "field":
+            self._out.append(text)
+        elif self._role != "skipped":
+            self._parts.append(text)
 
     def _close_string(self) -> None:
         self._step = self._then
@@ -335,8 +321,7 @@ class FieldScanner:
             self._key = "".join(self._parts)
             if self.started and self._key == self.field:
                 raise MalformedAnswer(
-                    f"The reply has the field {self.field!r} twice; "
-                    "check the response format the model was given."
+                    f"The reply has the field {self.field!r} twice; check the response format the model was given."
                 )
 
     def _unexpected(self, char: str, wanted: str) -> MalformedAnswer:
@@ -354,9 +339,7 @@ class FieldScanner:
             where = f"inside the field {self.field!r}"
         else:
             where = f"before the field {self.field!r} began"
-        return MalformedAnswer(
-            f"The reply ended {where}; check the model's output limit and its stop sequences."
-        )
+        return MalformedAnswer(f"The reply ended {where}; check the model's output limit and its stop sequences.")
 
 
 def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
@@ -370,9 +353,7 @@ def _kind(char: str) -> str:
         return "a letter"
     if char.isdigit():
         return "a digit"
-    return {'"': "a string", "{": "an object", "[": "an array", "\\": "a backslash"}.get(
-        char, "another character"
-    )
+    return {'"': "a string", "{": "an object", "[": "an array", "\\": "a backslash"}.get(char, "another character")
 
 
 def _parse_whole(raw: str) -> dict[str, object]:

@@ -46,6 +46,7 @@ ALLOWED: Final = AllowList(
     url_relative="deny",
     link_rel=LINK_REL,
 )
+_JUDGE: Final = nh3.Cleaner(**ALLOWED)
 
 _NOISE_CHARS: Final = "\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff\ud800-\udfff"
 _NOISE: Final = re.compile(f"[{_NOISE_CHARS}]")
@@ -70,14 +71,10 @@ _COMMENT_END: Final = re.compile("--!?>")
 _CDATA_END: Final = re.compile("]]>")
 _END_CHARS: Final = 3  # so many characters at the end of a delta may begin one of the three above
 _CDATA: Final = "[CDATA["
-_REFERENCE: Final = re.compile(
-    r"&(?:#(?:[xX][0-9a-fA-F]{0,30}+|[0-9]{0,30}+)|[A-Za-z][A-Za-z0-9]{0,31}+)?+;?"
-)
+_REFERENCE: Final = re.compile(r"&(?:#(?:[xX][0-9a-fA-F]{0,30}+|[0-9]{0,30}+)|[A-Za-z][A-Za-z0-9]{0,31}+)?+;?")
 _LONGEST_REFERENCE: Final = 34
 _REFERENCE_NAMES: Final = sorted(html5)
-_IN_ATTRIBUTE: Final = re.compile(
-    r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|([A-Za-z][A-Za-z0-9]*+(?:;|(?![=A-Za-z0-9]))))"
-)
+_IN_ATTRIBUTE: Final = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|([A-Za-z][A-Za-z0-9]*+(?:;|(?![=A-Za-z0-9]))))")
 _LINK: Final = re.compile(r"https?://(?P<authority>[^/?#]+)|mailto:[^@?]+@", re.IGNORECASE)
 _QUOTED: Final = {'"': "%22", "<": "%3C", ">": "%3E", "`": "%60"}
 
@@ -235,7 +232,8 @@ class HtmlStream:
         return at + 1
 
     def _tag(self, text: str, at: int) -> int:
-        tag = _TAG.match(text, at, at + MAX_TAG_CHARS)
+        ends = text.find(">", at, at + MAX_TAG_CHARS) > 0
+        tag = _TAG.match(text, at, at + MAX_TAG_CHARS) if ends else None
         if tag is not None:
             self._apply(tag)
             return tag.end()
@@ -417,7 +415,7 @@ def _link(attributes: str) -> str:
         return ""
     address = _address(href[2] or href[3] or href[4] or "")
     start = f'<a href="{_escaped(address)}" rel="{LINK_REL}">'
-    return start if address and nh3.clean(f"{start}</a>", **ALLOWED) == f"{start}</a>" else ""
+    return start if address and _JUDGE.clean(f"{start}</a>") == f"{start}</a>" else ""
 
 
 def _address(value: str) -> str:
