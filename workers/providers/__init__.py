@@ -1,0 +1,15 @@
+"""The model clients. Each streams one call, never asks twice, and fails only in our own words.
+
+- `backends`: which client serves which model, from settings and policy
+- `openai`: OpenAI, vLLM and compatible servers, by `openai.AsyncOpenAI`
+- `tgi`: Text Generation Inference, by `huggingface_hub.AsyncInferenceClient`
+- `offline`: rules instead of a model, labelled as such
+- `calling`: what is around every call: its clocks and its span
+- `clocks`: first token, next token, whole answer
+- `telemetry`: the span of a call
+- `reading`: from bytes to deltas and a finish, in each server's dialect
+- `sse`: server-sent events, without I/O
+- `chatml`: the prompt of Qwen2.5, safe from forged control tokens
+- `mapping`: what servers say when they fail, in our words
+- `wire`: one HTTP session under the official clients
+"""

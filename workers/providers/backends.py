@@ -1,0 +1,75 @@
+"""The providers of one process, as settings and policy name them."""
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from infra.settings import Settings
+from schemas.completions import Provider
+from schemas.policy import ModelPolicy, Policy
+from workers.providers.offline import OfflineProvider
+from workers.providers.openai import OpenAIProvider
+from workers.providers.tgi import TgiProvider
+from workers.providers.wire import Wire
+
+_NO_KEY: Final = "-"
+
+
+class Backends:
+    """Built once per process; every provider shares its connections.
+
+    What is not configured is answered by the offline provider: discovery without a base URL, the frontier with
+    neither base URL nor key. A key alone means the official API.
+    """
+
+    def __init__(self, settings: Settings, policy: Policy) -> None:
+        """Connect to nothing yet: the first call does."""
+        self._wire = Wire()
+        self._models = policy.models
+        self._providers: dict[str, Provider] = {
+            "discovery": self._discovery(settings, policy),
+            "frontier": self._frontier(settings),
+            "offline": OfflineProvider(),
+        }
+
+    def for_model(self, name: str) -> tuple[Provider, ModelPolicy]:
+        """Return who serves the policy's model `name`, and under which name it is known there.
+
+        Raises:
+            KeyError: the policy has no such model; a validated policy names no other.
+        """
+        model = self._models[name]
+        return self._providers[model.backend], model
+
+    async def aclose(self) -> None:
+        """Close every provider, then the connections."""
+        for provider in self._providers.values():
+            await provider.aclose()
+        await self._wire.shut()
+
+    def _discovery(self, settings: Settings, policy: Policy) -> Provider:
+        url, key = settings.discovery_base_url, settings.discovery_api_key.get_secret_value() or _NO_KEY
+        if not url:
+            return OfflineProvider()
+        if settings.discovery_dialect == "openai":
+            return OpenAIProvider(name="vllm", wire=self._wire, base_url=_v1(url), api_key=key, logprobs=True)
+        served = (model for model in policy.models.values() if model.backend == "discovery")
+        return TgiProvider(
+            name="tgi",
+            wire=self._wire,
+            base_url=url.rstrip("/").removesuffix("/v1"),
+            api_key=key,
+            known_adapters={model.adapter for model in served if model.adapter is not None},
+        )
+
+    def _frontier(self, settings: Settings) -> Provider:
+        url, key = settings.frontier_base_url, settings.frontier_api_key.get_secret_value()
+        if not (url or key):
+            return OfflineProvider()
+        return OpenAIProvider(
+            name="openai", wire=self._wire, base_url=_v1(url) if url else None, api_key=key or _NO_KEY
+        )
+
+
+def _v1(url: str) -> str:
+    """Return `url` with the API's usual path if it has none: a bare `http://host:port` is what people write."""
+    return url if urlsplit(url).path.strip("/") else url.rstrip("/") + "/v1"
