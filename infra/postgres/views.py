@@ -1,0 +1,207 @@
+"""Reading turns: for watchers, who need every frame told again, and for operators, who need to know why."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, cast
+
+from sqlalchemy import RowMapping, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from infra.postgres.statements import row, rows
+from schemas.agents import Agent
+from schemas.frames import PHASE_OF_STATE, Phase, TurnStreamInfo, WireFrame, frames_of
+from schemas.ids import TurnId
+from schemas.outcomes import Source
+from schemas.turns import TERMINAL, TurnState
+
+TRANSCRIPT_TURNS: Final = 200
+"""Turns of a transcript, the latest ones."""
+
+_COLUMNS = """
+turn_id::text AS turn_id, tenant_id, conversation_id, seq, channel, input_text, state, agent,
+plan IS NOT NULL AS planned, content, cuts, closing, source, dimension, reason,
+extract(epoch FROM created_at)::bigint AS created, created_at, head_at, visible_at, done_at, deadline_at, epoch
+"""
+
+_TURN: Final = text(f"SELECT {_COLUMNS} FROM turns WHERE turn_id = CAST(:turn_id AS uuid)")  # noqa: S608
+_TRANSCRIPT: Final = text(f"""
+SELECT * FROM (
+    SELECT {_COLUMNS} FROM turns WHERE tenant_id = :tenant AND conversation_id = :conversation
+    ORDER BY seq DESC LIMIT :limit
+) latest ORDER BY seq
+""")  # noqa: S608  (the only interpolation is the constant above)
+_CONVERSATION: Final = text("""
+SELECT created_at, last_seq FROM conversations WHERE tenant_id = :tenant AND conversation_id = :conversation
+""")
+_ATTEMPTS: Final = text("""
+SELECT ordinal, model, rescue, state, error, input_tokens, output_tokens, confidence, reserved_at, ended_at
+FROM attempts WHERE turn_id = CAST(:turn_id AS uuid) ORDER BY ordinal
+""")
+_EVENTS: Final = text("""
+SELECT at, from_state, to_state, epoch, actor, note
+FROM turn_events WHERE turn_id = CAST(:turn_id AS uuid) ORDER BY event_id
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class TurnView:
+    """A turn as the ledger has it now."""
+
+    turn_id: TurnId
+    tenant_id: str
+    conversation_id: str
+    seq: int
+    channel: str
+    input_text: str = field(repr=False)
+    state: TurnState
+    agent: Agent | None
+    planned: bool
+    """Whether a lane was chosen: the watcher of a planned turn is told `routed`."""
+    content: str = field(repr=False)
+    cuts: tuple[int, ...]
+    closing: str | None = field(repr=False)
+    source: Source
+    dimension: str | None
+    reason: str | None
+    created: int
+    """Unix seconds at which the turn was recorded, rounded by the database; every frame repeats it."""
+    created_at: datetime
+    head_at: datetime | None
+    visible_at: datetime | None
+    done_at: datetime | None
+    deadline_at: datetime
+    epoch: int
+
+    @property
+    def done(self) -> bool:
+        """Whether the turn has reached its end."""
+        return self.state in TERMINAL
+
+    @property
+    def info(self) -> TurnStreamInfo:
+        """What every frame of this turn repeats."""
+        return TurnStreamInfo(self.turn_id, self.conversation_id, self.created)
+
+    @property
+    def html(self) -> str:
+        """Everything the visitor was shown, the ending included."""
+        return self.content + (_closing(self) or "")
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptView:
+    """One model call of a turn."""
+
+    ordinal: int
+    model: str
+    rescue: bool
+    state: str
+    error: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    confidence: float | None
+    reserved_at: datetime
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventView:
+    """One transition of a turn."""
+
+    at: datetime
+    from_state: str | None
+    to_state: str
+    epoch: int
+    actor: str
+    note: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerView:
+    """What operators see of a turn: its model calls and its history."""
+
+    attempts: tuple[AttemptView, ...]
+    events: tuple[EventView, ...]
+
+
+async def load_turn(engine: AsyncEngine, turn_id: TurnId) -> TurnView | None:
+    """Return the turn, whoever's it is; None when the ledger does not know it (yet).
+
+    Raises:
+        LedgerUnavailable: nothing is known about it.
+    """
+    found = await row(engine, _TURN, {"turn_id": turn_id})
+    return _view(found) if found else None
+
+
+async def load_ledger(engine: AsyncEngine, turn_id: TurnId) -> LedgerView:
+    """Return the model calls and the history of a turn.
+
+    Raises:
+        LedgerUnavailable: nothing is known about it.
+    """
+    attempts = await rows(engine, _ATTEMPTS, {"turn_id": turn_id})
+    events = await rows(engine, _EVENTS, {"turn_id": turn_id})
+    return LedgerView(
+        attempts=tuple(AttemptView(**dict(found)) for found in attempts),
+        events=tuple(EventView(**dict(found)) for found in events),
+    )
+
+
+async def load_transcript(
+    engine: AsyncEngine, *, tenant: str, conversation: str, limit: int = TRANSCRIPT_TURNS
+) -> tuple[TurnView, ...] | None:
+    """Return the latest turns of a conversation, oldest first; None when there is no such conversation.
+
+    Raises:
+        LedgerUnavailable: nothing is known about it.
+    """
+    values = {"tenant": tenant, "conversation": conversation}
+    if await row(engine, _CONVERSATION, values) is None:
+        return None
+    return tuple(_view(found) for found in await rows(engine, _TRANSCRIPT, {**values, "limit": limit}))
+
+
+def frames_of_view(view: TurnView) -> list[WireFrame]:
+    """Tell every frame of a turn again, as far as the ledger has it: byte for byte what was streamed."""
+    return frames_of(
+        view.info,
+        routed=view.planned,
+        content=view.content,
+        cuts=view.cuts,
+        ended=PHASE_OF_STATE.get(view.state),
+        closing=_closing(view),
+    )
+
+
+def _closing(view: TurnView) -> str | None:
+    """Return what the terminal frame says; an answered turn's says nothing."""
+    ended = PHASE_OF_STATE.get(view.state)
+    return None if ended in (None, Phase.DONE) else view.closing
+
+
+def _view(found: RowMapping) -> TurnView:
+    return TurnView(
+        turn_id=TurnId(found["turn_id"]),
+        tenant_id=found["tenant_id"],
+        conversation_id=found["conversation_id"],
+        seq=found["seq"],
+        channel=found["channel"],
+        input_text=found["input_text"],
+        state=TurnState(found["state"]),
+        agent=Agent(found["agent"]) if found["agent"] else None,
+        planned=found["planned"],
+        content=found["content"],
+        cuts=tuple(cast("list[int]", found["cuts"])),
+        closing=found["closing"],
+        source=found["source"],
+        dimension=found["dimension"],
+        reason=found["reason"],
+        created=found["created"],
+        created_at=found["created_at"],
+        head_at=found["head_at"],
+        visible_at=found["visible_at"],
+        done_at=found["done_at"],
+        deadline_at=found["deadline_at"],
+        epoch=found["epoch"],
+    )
