@@ -202,7 +202,7 @@ class FieldScanner:
         if at == len(text):
             return at
         char = text[at]
-        wanted = len(self._nesting) == 1 and self._key == self.field
+        wanted = self._key == self.field  # only top-level keys are kept, and nothing nests below this one
         if char == '"':
             return self._open_string(self._value_role(wanted), at, then=self._next)
         if wanted:

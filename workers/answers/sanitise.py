@@ -300,7 +300,7 @@ class HtmlStream:
             self._break()
             return
         wanted = _HEADINGS if name in _HEADINGS else (name,)
-        barrier = _BLOCKS if name in _INLINE else _LISTS if name == "li" else frozenset[str]()
+        barrier = _LISTS if name == "li" else ()
         for depth in range(len(self._open) - 1, -1, -1):
             if self._open[depth] in wanted:
                 self._close_to(depth)

@@ -55,6 +55,7 @@ CASES = {
     "<ul><li>a<ol><li>b</ol><li>c</ul>": "<ul><li>a<ol><li>b</li></ol></li><li>c</li></ul>",
     "<ul><li>a<ol></li><li>b": "<ul><li>a<ol><li>b</li></ol></li></ul>",
     "<li>a</li> <li>b</li>\nc": "<ul><li>a</li> <li>b</li>\n</ul>c",
+    "<li>a</li>b<ul>c</ul>": "<ul><li>a</li></ul>b<ul>c</ul>",
     "<blockquote><li>a<p>b</blockquote>c": "<blockquote><ul><li>a<p>b</p></li></ul></blockquote>c",
     "<h3>a<h4>b<p>c</h3>": "<h3>a</h3><h4>b</h4><p>c</p>",
     "<h3>a</h4>b": "<h3>a</h3>b",
@@ -260,6 +261,12 @@ def test_nesting_is_bounded() -> None:
     shown = assert_every_prefix_is_fixed(pieces_of(document, 3, 200))
     assert shown.count("<") <= 2 * MAX_OPEN_ELEMENTS + 500
     assert "deep" in shown
+
+
+@pytest.mark.parametrize("depth", [MAX_OPEN_ELEMENTS - 1, MAX_OPEN_ELEMENTS])
+def test_an_item_that_would_nest_too_deep_is_plain_text(depth: int) -> None:
+    """At the bound neither an item nor the list it would need is opened."""
+    assert cleaned("<blockquote>" * depth + "<li>x") == "<blockquote>" * depth + "x" + "</blockquote>" * depth
 
 
 @pytest.mark.parametrize(
