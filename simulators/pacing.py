@@ -47,6 +47,7 @@ class Metronome:
         self._heap: list[_Entry] = []
         self._order = 0
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = 0.0
 
     async def play(
         self,
@@ -72,29 +73,32 @@ class Metronome:
             done=asyncio.get_running_loop().create_future(),
         )
         self._push(stream)
+        self._arm(stream.due)
         await stream.done
 
     def _push(self, stream: Stream) -> None:
         self._order += 1
         heapq.heappush(self._heap, _Entry(stream.due, self._order, stream))
-        self._arm()
 
-    def _arm(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = self._heap[0].due
+    def _arm(self, due: float) -> None:
+        """Wake at `due`, unless an earlier waking is arranged."""
         if self._timer is not None:
-            if self._timer.when() <= due:
+            if self._wakes_at <= due:
                 return
             self._timer.cancel()
-        self._timer = loop.call_at(due, self._tick)
+        self._wakes_at = due
+        self._timer = asyncio.get_running_loop().call_at(due, self._tick)
 
     def _tick(self) -> None:
-        self._timer = None
+        """Send what is due now and within the tick."""
         horizon = asyncio.get_running_loop().time() + _TICK
-        while self._heap and self._heap[0].due <= horizon:
-            self._send_due(heapq.heappop(self._heap).stream, horizon)
-        if self._heap:
-            self._arm()
+        self._timer, self._wakes_at = None, horizon
+        try:
+            while self._heap and self._heap[0].due <= horizon:
+                self._send_due(heapq.heappop(self._heap).stream, horizon)
+        finally:
+            if self._heap:
+                self._arm(self._heap[0].due)
 
     def _send_due(self, stream: Stream, horizon: float) -> None:
         if stream.done.done():
