@@ -11,8 +11,9 @@ from typing import ClassVar
 import psutil
 
 from infra.embedded.errors import StartFailedError, StateDamagedError, WheelMissingError
-from infra.embedded.process import last_lines, launched
+from infra.embedded.process import last_lines
 from infra.embedded.server import EmbeddedServer, package_folder
+from infra.embedded.tied import launched
 
 _USER = "fairlead"
 _DATABASE = "fairlead"

@@ -2,24 +2,19 @@
 
 import json
 import os
-import queue
 import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
 import psutil
 
 from infra.embedded.errors import NotRunningError, StartFailedError
+from infra.embedded.tied import launched, start_tied
 
-_LAUNCHER = Path(__file__).with_name("launcher.py")
 _LOG_LIMIT = 4 * 2**20
 _POLL = 0.01
 
@@ -30,13 +25,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def launched(command: Sequence[str], *, death_signal: signal.Signals, unprivileged: Path | None = None) -> list[str]:
-    """The command line that runs ``command`` through the launcher as this process's child."""
-    drop = ["--unprivileged", str(unprivileged)] if unprivileged else []
-    tie = ["--signal", str(int(death_signal)), "--parent", str(os.getpid())]
-    return [sys.executable, "-I", "-S", str(_LAUNCHER), *tie, *drop, "--", *command]
 
 
 class ChildProcess:
@@ -85,17 +73,7 @@ class ChildProcess:
         self._end_leftover()
         self._shorten_log()
         with self.log.open("ab") as log:
-            self._child = _from_lasting_thread(
-                lambda: subprocess.Popen(  # noqa: S603  our own command line
-                    self._command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    env=self._env,
-                    cwd=self._directory,
-                    start_new_session=True,
-                )
-            )
+            self._child = start_tied(self._command, env=self._env, output=log.fileno(), directory=self._directory)
         self._remember(self._child.pid)
 
     def wait_ready(self, is_ready: Callable[[], bool], *, seconds: float) -> None:
@@ -195,35 +173,3 @@ def _process_in(record: Path) -> psutil.Process | None:
     except (OSError, ValueError, KeyError, TypeError, psutil.NoSuchProcess):
         return None
     return process if same else None
-
-
-_Child = subprocess.Popen[bytes]
-_Calls = queue.SimpleQueue[tuple[Callable[[], _Child], Future[_Child]]]
-
-
-@cache
-def _lasting_thread(owner: int) -> _Calls:
-    """The queue of a thread that lives as long as process ``owner``."""
-    calls: _Calls = queue.SimpleQueue()
-
-    def serve() -> None:
-        while True:
-            call, answer = calls.get()
-            try:
-                answer.set_result(call())
-            except OSError as error:
-                answer.set_exception(error)
-
-    threading.Thread(target=serve, name=f"child-starter-{owner}", daemon=True).start()
-    return calls
-
-
-def _from_lasting_thread(call: Callable[[], _Child]) -> _Child:
-    """Run ``call`` in the lasting thread.
-
-    To the kernel a child's parent is the *thread* that forked it: a child of a passing worker thread would
-    get its death signal when that thread ends.
-    """
-    answer: Future[_Child] = Future()
-    _lasting_thread(os.getpid()).put((call, answer))
-    return answer.result()

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -139,9 +139,11 @@ def _kafka(broker: Broker, state: Path) -> EmbeddedServer:
 def _side_by_side(calls: Iterable[Callable[[], None]]) -> None:
     """Make the calls at once, wait for all, and raise what the first failed one raised."""
     with ThreadPoolExecutor(thread_name_prefix="embedded") as pool:
-        waits = [pool.submit(call) for call in calls]
-    for wait in waits:
-        wait.result()
+        outcomes = [pool.submit(call) for call in calls]
+        # Inside the block: after Ctrl-C here its end still waits, so that nothing starts behind our back.
+        wait(outcomes)
+    for outcome in outcomes:
+        outcome.result()
 
 
 def _locked(path: Path) -> IO[str]:
