@@ -1,6 +1,6 @@
 """What is asked of a model, what streams back, and the one family of errors every provider raises."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
@@ -68,7 +68,7 @@ class Provider(Protocol):
 
     name: str
 
-    def stream(self, request: CompletionRequest) -> AsyncIterator[Delta | Finish]:
+    def stream(self, request: CompletionRequest) -> AsyncGenerator[Delta | Finish]:
         """Stream one completion; the last item of a whole one is a `Finish`.
 
         Raises:

@@ -204,9 +204,9 @@ class Claims:
         values = {"turn_id": claim.turn_id, "epoch": claim.epoch, "owner": self._owner, "lease": self._lease}
         return await row(self._engine, statement, values | more) is not None
 
-    async def owns_stream(self, claim: Claim) -> bool:
-        """Tell whether the ledger still names this claim as the one that streams."""
-        return await row(self._engine, _OWNS, {"turn_id": claim.turn_id, "epoch": claim.epoch}) is not None
+    async def owns_stream(self, turn_id: TurnId, epoch: int) -> bool:
+        """Tell whether the ledger still names this epoch as the one that streams."""
+        return await row(self._engine, _OWNS, {"turn_id": turn_id, "epoch": epoch}) is not None
 
     async def renew(self, checkpoints: Sequence[Checkpoint]) -> set[TurnId]:
         """Extend the leases of all live turns and keep what they have shown; returns those still ours."""

@@ -1,22 +1,31 @@
 """What must reach Kafka after a transaction: written in it, published from here, in order of writing."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import cast
+from typing import Final, cast
 
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy import RowMapping, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from infra.postgres.statements import LedgerUnavailable
 from schemas.envelope import Headers
 
+_ONE_RELAY = text("SELECT pg_try_advisory_xact_lock(:key) AS got")
 _TAKE = text("""
-SELECT outbox_id, topic, key, headers, value FROM outbox WHERE published_at IS NULL
-ORDER BY outbox_id LIMIT :batch FOR UPDATE SKIP LOCKED
+SELECT outbox_id, topic, key, headers, value FROM outbox WHERE published_at IS NULL ORDER BY outbox_id LIMIT :batch
 """)
 _MARK = text("UPDATE outbox SET published_at = clock_timestamp() WHERE outbox_id = ANY(CAST(:ids AS bigint[]))")
-_ONE_RELAY = text("SELECT pg_try_advisory_xact_lock(:key) AS got")
-_LOCK = 0x4F_55_54_42
+_WAITING = text("""
+SELECT count(*) AS waiting, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float AS oldest
+FROM outbox WHERE published_at IS NULL
+""")
+
+_LOCK: Final = 0x4F_55_54_42
+"""One relay at a time, so that the results of a conversation keep their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,35 +39,46 @@ class OutboxRecord:
     value: bytes
 
 
+Mark = Callable[[Sequence[OutboxRecord]], Awaitable[None]]
+
+
 class Outbox:
-    """Taking records under a lock and marking them published, one relay at a time so that order holds."""
+    """Taking records and marking them published."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine.execution_options(isolation_level="READ COMMITTED")
+        self._engine = engine
+        self._transactional = engine.execution_options(isolation_level="READ COMMITTED")
 
-    async def take(self, connection: AsyncConnection, batch: int) -> Sequence[OutboxRecord]:
-        """Return the oldest unpublished records, locked until the transaction ends; none if another relay runs."""
-        got = (await connection.execute(_ONE_RELAY, {"key": _LOCK})).scalar_one()
-        if not got:
-            return []
-        found = (await connection.execute(_TAKE, {"batch": batch})).mappings().all()
-        return [
-            OutboxRecord(
-                outbox_id=r["outbox_id"],
-                topic=r["topic"],
-                key=r["key"],
-                headers=[
-                    (name, value.encode()) for name, value in cast("list[tuple[str, str]]", json.loads(r["headers"]))
-                ],
-                value=r["value"],
-            )
-            for r in found
-        ]
+    @asynccontextmanager
+    async def batch(self, limit: int) -> AsyncGenerator[tuple[list[OutboxRecord], Mark]]:
+        """Give the oldest unpublished records and how to mark those Kafka took; none while another relay runs.
 
-    async def mark(self, connection: AsyncConnection, published: Sequence[OutboxRecord]) -> None:
-        """Mark records as accepted by Kafka."""
-        await connection.execute(_MARK, {"ids": [record.outbox_id for record in published]})
+        Raises:
+            LedgerUnavailable: PostgreSQL does not answer; records may be published again later.
+        """
+        try:
+            async with self._transactional.begin() as connection:
+                records: list[OutboxRecord] = []
+                if (await connection.execute(_ONE_RELAY, {"key": _LOCK})).scalar_one():
+                    found = (await connection.execute(_TAKE, {"batch": limit})).mappings().all()
+                    records = [_record(r) for r in found]
 
-    def transaction(self) -> "AsyncEngine":
-        """Return the engine whose `begin()` opens the relay's transaction."""
-        return self._engine
+                async def mark(published: Sequence[OutboxRecord]) -> None:
+                    if published:
+                        await connection.execute(_MARK, {"ids": [record.outbox_id for record in published]})
+
+                yield records, mark
+        except (DBAPIError, PoolTimeout, OSError, TimeoutError) as error:
+            raise LedgerUnavailable(f"PostgreSQL does not answer: {type(error).__name__}") from error
+
+    async def waiting(self) -> tuple[int, float]:
+        """Return how many records wait, and the age of the oldest in seconds."""
+        async with self._engine.connect() as connection:
+            found = (await connection.execute(_WAITING)).mappings().one()
+            return found["waiting"], found["oldest"]
+
+
+def _record(r: RowMapping) -> OutboxRecord:
+    pairs = cast("list[tuple[str, str]]", json.loads(r["headers"]))
+    headers = [(name, value.encode()) for name, value in pairs]
+    return OutboxRecord(r["outbox_id"], r["topic"], r["key"], headers, r["value"])

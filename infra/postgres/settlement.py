@@ -34,6 +34,7 @@ WITH done AS (
         input_tokens = CASE WHEN a.ordinal = :ordinal THEN CAST(:input_tokens AS int) END,
         output_tokens = CASE WHEN a.ordinal = :ordinal THEN CAST(:output_tokens AS int) END,
         confidence = CASE WHEN a.ordinal = :ordinal THEN CAST(:confidence AS real) END,
+        turns_cut = CASE WHEN a.ordinal = :ordinal THEN :turns_cut ELSE 0 END,
         ended_at = clock_timestamp()
     FROM done d WHERE a.turn_id = d.turn_id AND a.ended_at IS NULL
 ), forced AS (
@@ -99,6 +100,8 @@ class Settlement:
     input_tokens: int | None = None
     output_tokens: int | None = None
     confidence: float | None = None
+    turns_cut: int = 0
+    """Past turns left out of the prompt to keep its budget."""
     force_frontier: bool = False
     letter: DeadLetterReason | None = None
     traceparent: str | None = None
@@ -151,6 +154,7 @@ async def settle(engine: AsyncEngine, s: Settlement, *, actor: str) -> Settled |
             "input_tokens": s.input_tokens,
             "output_tokens": s.output_tokens,
             "confidence": s.confidence,
+            "turns_cut": s.turns_cut,
             "force_frontier": s.force_frontier,
             "letter": s.letter,
             "topic": TOPIC_RESULTS,

@@ -109,6 +109,7 @@ CREATE TABLE attempts (
     input_tokens   int,
     output_tokens  int,
     confidence     real,
+    turns_cut      smallint NOT NULL DEFAULT 0,
     reserved_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     ended_at       timestamptz,
     PRIMARY KEY (turn_id, ordinal)

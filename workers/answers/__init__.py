@@ -1,6 +1,9 @@
-"""From a model's streamed reply to what a visitor may see. Pure: text in, text out, no I/O.
+"""From a model's streamed reply to what a visitor may see, in the order it happens.
 
-extract    FieldScanner: the text of one field of a JSON reply, as it arrives; MalformedAnswer
-sanitise   HtmlStream: that text as safe HTML, of which every prefix is whole; to_text for prompts and text
-           channels
+- `extract`: `FieldScanner`, the text of one field of a JSON reply as it arrives
+- `sanitise`: `HtmlStream`, that text as safe HTML of which every prefix is whole; `to_text` for prompts
+- `attempt`: one model call, told apart by the commit point
+- `writer`: one turn's visible content, numbered
+- `publisher`: what all turns of a process show, in one script per flush
+- `settle`: the ledger first, then the terminal frame, then the next turn
 """

@@ -1,0 +1,65 @@
+"""Instructions, past turns and the new message, within the agent's budget."""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from infra.postgres.claims import Claim
+from schemas.agents import Agent
+from schemas.completions import Message
+from workers.answers.sanitise import to_text
+
+_INSTRUCTIONS = Path(__file__).with_name("instructions")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What goes to the model."""
+
+    messages: tuple[Message, ...]
+    turns_cut: int
+    """Past turns left out because the budget was full; recorded with the attempt."""
+
+
+@cache
+def instructions(agent: Agent) -> str:
+    """Return what the agent is told. Visitors' words never become part of it."""
+    return (_INSTRUCTIONS / f"{agent}.md").read_text(encoding="utf-8").strip()
+
+
+def estimated_tokens(text: str) -> int:
+    """Return an upper estimate of the tokens of `text`: a token holds three bytes or more in the models we use."""
+    return len(text.encode()) // 3 + 4
+
+
+def build_prompt(claim: Claim, *, input_tokens: int, history_turns: int) -> Prompt:
+    """Return the messages for this turn: the oldest turns are cut first, instructions and the new message never.
+
+    Args:
+        claim: the turn with its past.
+        input_tokens: the agent's budget.
+        history_turns: how many past turns (a question and its answer each) are wanted at most.
+    """
+    system = Message("system", instructions(claim.agent))
+    asked = Message("user", claim.text)
+    room = input_tokens - estimated_tokens(system.content) - estimated_tokens(asked.content)
+
+    past = [_as_messages(turn.asked, to_text(turn.shown_html)) for turn in claim.past]
+    if not past:
+        past = [(Message("user" if role == "user" else "assistant", text),) for role, text in claim.brought]
+        history_turns *= 2
+    wanted = past[-history_turns:] if history_turns else []
+
+    kept: list[Message] = []
+    taken = 0
+    for messages in reversed(wanted):
+        room -= sum(estimated_tokens(message.content) for message in messages)
+        if room < 0:
+            break
+        kept[:0] = messages
+        taken += 1
+    return Prompt((system, *kept, asked), turns_cut=len(past) - taken)
+
+
+def _as_messages(asked: str, shown: str) -> tuple[Message, ...]:
+    return (Message("user", asked), Message("assistant", shown)) if shown else (Message("user", asked),)

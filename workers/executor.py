@@ -1,0 +1,188 @@
+"""The middle of the system: one turn from claim to settlement."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import assert_never
+
+from opentelemetry import trace
+from structlog import get_logger
+
+from infra.postgres.claims import Claim, Claims
+from infra.postgres.statements import LedgerUnavailable
+from infra.redis.frame_log import FrameLog, FramesUnavailable, Stream, Verdict
+from infra.telemetry import metrics
+from infra.telemetry.logs import turn_context
+from infra.telemetry.tracing import context_from, current_traceparent
+from schemas.agents import Lane
+from schemas.completions import CompletionRequest
+from schemas.frames import SEQ_ROUTED, Phase, TurnStreamInfo, render
+from schemas.ids import TurnId
+from schemas.outcomes import Answered, AttemptEnding, Bounded, Ending, FailedUnseen, LeaseLost, Truncated
+from schemas.policy import Policy
+from workers.agents.prompt import Prompt, build_prompt
+from workers.agents.shape import answer_schema
+from workers.answers.attempt import run_attempt
+from workers.answers.publisher import Publisher
+from workers.answers.settle import Settler
+from workers.answers.writer import FrameWriter
+from workers.live_turns import LiveTurns
+from workers.providers.backends import Backends
+
+log = get_logger(__name__)
+tracer = trace.get_tracer(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """Carries turns. One per worker process; `run` is called once for each hint."""
+
+    policy: Policy
+    claims: Claims
+    frames: FrameLog
+    publisher: Publisher
+    settler: Settler
+    backends: Backends
+    live: LiveTurns
+
+    async def run(self, turn_id: TurnId, lane: Lane) -> None:
+        """Carry one turn from claim to settlement. A hint for a turn that is not there to be taken is nothing."""
+        claim = await self.claim(turn_id, lane)
+        if claim is None:
+            return
+        with (
+            turn_context(turn_id=claim.turn_id, conversation_id=claim.conversation_id, tenant_id=claim.tenant),
+            tracer.start_as_current_span(f"answer {claim.agent}", context=context_from(claim.traceparent)),
+        ):
+            writer = await self.arm(claim)
+            with self.live.carrying(claim, writer):
+                prompt = self.prompt(claim)
+                ending = await self.generate(claim, prompt, writer)
+                await self.settle(claim, prompt, writer, ending)
+
+    async def claim(self, turn_id: TurnId, lane: Lane) -> Claim | None:
+        """Take the turn; its attempt is in the ledger from here on."""
+        try:
+            if lane is Lane.FRONTIER_FALLBACK:
+                return await self.claims.rescue(turn_id)
+            claim = await self.claims.claim(turn_id)
+        except LedgerUnavailable as error:
+            log.warning("claim_failed", turn_id=turn_id, error=str(error))
+            return None
+        if claim is not None:
+            metrics.QUEUE_WAIT.labels(lane).observe(max(0.0, claim.waited))
+        return claim
+
+    async def arm(self, claim: Claim) -> FrameWriter:
+        """Make this epoch the only one that may show frames, before any model is asked."""
+        stream = Stream(claim.turn_id, claim.tenant, claim.conversation_id, claim.epoch)
+        info = TurnStreamInfo(claim.turn_id, claim.conversation_id, claim.created)
+        writer = FrameWriter(stream=stream, info=info)
+        try:
+            if await self.frames.arm(stream, render(info, SEQ_ROUTED, Phase.ROUTED)) is Verdict.FENCED:
+                writer.lost.set()
+        except FramesUnavailable:
+            # The answer will appear at its end, from the ledger.
+            log.warning("answering_silently")
+            writer.silent = True
+        return writer
+
+    def prompt(self, claim: Claim) -> Prompt:
+        """Build the messages within the agent's budget."""
+        agent = self.policy.agents[claim.agent]
+        return build_prompt(claim, input_tokens=agent.input_tokens, history_turns=agent.history_turns)
+
+    async def generate(self, claim: Claim, prompt: Prompt, writer: FrameWriter) -> Ending:
+        """One request, and one fallback if the first failed before anything was visible."""
+        first = await self.attempt(claim, prompt, writer, claim.ordinal, claim.model)
+        if isinstance(first, FailedUnseen) and claim.ordinal == 1:
+            metrics.FALLBACKS.labels(first.error.code).inc()
+            log.warning("falling_back", error=first.error.code, why=str(first.error))
+            if not await self.claims.latch_fallback(claim, first.error.code):
+                return LeaseLost()
+            first = await self.attempt(claim, prompt, writer, 2, claim.fallback)
+        match first:
+            case FailedUnseen(error=error):
+                return Bounded(
+                    reason="backend_failed_twice" if claim.ordinal == 1 else error.code, error=error, ordinal=2
+                )
+            case Answered() | Truncated() | LeaseLost():
+                return first
+            case _:
+                assert_never(first)
+
+    async def attempt(
+        self, claim: Claim, prompt: Prompt, writer: FrameWriter, ordinal: int, model: str
+    ) -> AttemptEnding:
+        """Make one model call and show what comes."""
+        if writer.lost.is_set():
+            return LeaseLost()
+        if writer.silent:
+            writer.forget()
+        provider, policy = self.backends.for_model(model)
+        agent = self.policy.agents[claim.agent]
+        request = CompletionRequest(
+            turn_id=claim.turn_id,
+            ordinal=ordinal,
+            model=policy.model,
+            adapter=policy.adapter,
+            messages=prompt.messages,
+            json_schema=answer_schema(claim.agent),
+            max_tokens=agent.max_tokens,
+            temperature=agent.temperature,
+            clocks=self.policy.clocks(model),
+            traceparent=current_traceparent(),
+        )
+
+        async def show(html: str) -> bool:
+            return await self.show(claim, writer, ordinal, html)
+
+        source = "offline" if provider.name == "offline" else "primary" if ordinal == 1 else "fallback"
+        ending = await run_attempt(provider, request, writer, show, source)
+        metrics.MODEL_CALLS.labels(model, str(ordinal), _outcome(ending)).inc()
+        return ending
+
+    async def show(self, claim: Claim, writer: FrameWriter, ordinal: int, html: str) -> bool:
+        """Show safe HTML. The first of it passes the commit point: after that, this attempt's text stays."""
+        if writer.lost.is_set():
+            return False
+        first = not writer.started
+        if first and not writer.silent and not await self.claims.latch_visible(claim, ordinal):
+            return False
+        writer.write(html)
+        self.publisher.submit(writer, urgent=first)
+        return True
+
+    async def settle(self, claim: Claim, prompt: Prompt, writer: FrameWriter, ending: Ending) -> None:
+        """End the turn in the ledger, then show its terminal frame and wake the next turn."""
+        match ending:
+            case LeaseLost():
+                log.warning("lease_lost")
+            case Answered() | Truncated() | Bounded():
+                await self.publisher.drain(writer)
+                await self.settler.settle(claim, prompt.turns_cut, writer, ending)
+            case _:
+                assert_never(ending)
+
+
+def _outcome(ending: AttemptEnding) -> str:
+    match ending:
+        case Answered():
+            return "answered"
+        case Truncated(error=error) | FailedUnseen(error=error):
+            return error.code
+        case LeaseLost():
+            return "lease_lost"
+        case _:
+            assert_never(ending)
+
+
+async def run_safely(executor: Executor, turn_id: TurnId, lane: Lane) -> None:
+    """Run a turn; what nobody foresaw is logged, and the turn's lease then hands it to a rescuer."""
+    try:
+        await executor.run(turn_id, lane)
+    except asyncio.CancelledError:
+        raise
+    except LedgerUnavailable as error:
+        log.warning("turn_left_to_its_lease", turn_id=turn_id, error=str(error))
+    except Exception:
+        log.exception("turn_failed_unexpectedly", turn_id=turn_id)

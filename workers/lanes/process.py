@@ -1,0 +1,153 @@
+"""A worker process for one or more lanes: the only place that knows all its parts."""
+
+import asyncio
+import os
+import socket
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from celery import Celery
+from structlog import get_logger
+
+from infra.celery.app import create_app
+from infra.celery.dispatch import Dispatcher, Hint
+from infra.policy import load_policy
+from infra.postgres.claims import Claims
+from infra.postgres.engine import create_engine
+from infra.redis.client import create_redis
+from infra.redis.frame_log import FrameLog
+from infra.settings import Settings
+from infra.telemetry import metrics
+from infra.telemetry.logs import configure_logs, own_celery_logs
+from infra.telemetry.loop_lag import watch_loop_lag
+from infra.telemetry.metrics import serve_metrics
+from infra.telemetry.tracing import configure_tracing, current_traceparent
+from schemas.agents import Lane
+from schemas.ids import TurnId
+from schemas.policy import Policy
+from workers.answers.publisher import Publisher
+from workers.answers.settle import Settler
+from workers.answers.writer import FrameWriter
+from workers.executor import Executor, run_safely
+from workers.lanes.door import Capacity, open_door
+from workers.lanes.loop_thread import LoopThread
+from workers.live_turns import LiveTurns
+from workers.providers.backends import Backends
+
+log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class AgentRuntime:
+    """What lives on the event loop of an agent worker."""
+
+    executor: Executor
+    dispatcher: Dispatcher
+    tasks: set[asyncio.Task[None]]
+    settings: Settings
+
+    def start(self, turn_id: TurnId, lane: Lane, done: Callable[[], None]) -> None:
+        """Start carrying a turn."""
+        task = asyncio.create_task(run_safely(self.executor, turn_id, lane), name=f"turn-{turn_id}")
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(lambda _: done())
+
+    async def drain(self) -> None:
+        """Wait for the turns under way; what is left after the drain time is left to its lease."""
+        if self.tasks:
+            log.info("draining", turns=len(self.tasks), seconds=self.settings.drain_seconds)
+            await asyncio.wait(set(self.tasks), timeout=self.settings.drain_seconds)
+        for task in list(self.tasks):
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def health(self) -> dict[str, str | None]:
+        """Report progress: the lease loop is the heart of this process."""
+        live = self.executor.live
+        late = asyncio.get_running_loop().time() - live.last_renewal
+        return {"leases": f"not renewed for {late:.0f} s" if late > self.executor.policy.deadlines.lease else None}
+
+
+@asynccontextmanager
+async def agent_runtime(settings: Settings, policy: Policy) -> AsyncGenerator[AgentRuntime]:
+    """Build and tear down everything an agent worker needs on its loop."""
+    owner = f"agents@{socket.gethostname()}:{os.getpid()}"
+    engine = create_engine(settings.database.get_secret_value(), pool_size=16, name="fairlead-agents")
+    redis = create_redis(settings.redis, connections=16)
+    frames = FrameLog(redis)
+    history = max(agent.history_turns for agent in policy.agents.values())
+    claims = Claims(engine, deadlines=policy.deadlines, owner=owner, history=history)
+    live = LiveTurns(claims, lease=policy.deadlines.lease)
+
+    async def still_owner(writer: FrameWriter) -> bool:
+        return await claims.owns_stream(writer.stream.turn_id, writer.stream.epoch)
+
+    publisher = Publisher(frames, still_owner)
+    backends = Backends(settings, policy)
+    executor = Executor(
+        policy=policy,
+        claims=claims,
+        frames=frames,
+        publisher=publisher,
+        settler=Settler(engine=engine, frames=frames, redis=redis, actor=owner, bounded_reply=policy.bounded_reply),
+        backends=backends,
+        live=live,
+    )
+    runtime = AgentRuntime(executor, Dispatcher(redis), set(), settings)
+    beats = [
+        asyncio.create_task(publisher.run(), name="publisher"),
+        asyncio.create_task(live.run(), name="leases"),
+        asyncio.create_task(watch_loop_lag(), name="loop-lag"),
+    ]
+    metrics.TURN_CAPACITY.set(settings.worker_capacity)
+    try:
+        async with serve_metrics(settings.metrics_port, runtime.health):
+            yield runtime
+            await runtime.drain()
+    finally:
+        for beat in beats:
+            beat.cancel()
+        await asyncio.gather(*beats, return_exceptions=True)
+        await backends.aclose()
+        await redis.aclose()
+        await engine.dispose()
+
+
+def run(settings: Settings, lanes: Sequence[Lane]) -> None:
+    """Serve `lanes` until SIGTERM: Celery on this thread, turns on the loop's."""
+    configure_logs("agents", settings)
+    own_celery_logs()
+    stop_tracing = configure_tracing("agents", settings)
+    app = create_app(settings.redis)
+    threads = LoopThread()
+    threads.start()
+    context = agent_runtime(settings, load_policy(settings.policy))
+    runtime = threads.submit(context.__aenter__()).result()
+    try:
+        _serve(app, lanes, settings, threads, runtime)
+    finally:
+        threads.submit(context.__aexit__(None, None, None)).result()
+        threads.stop()
+        stop_tracing()
+
+
+def _serve(app: Celery, lanes: Sequence[Lane], settings: Settings, threads: LoopThread, runtime: AgentRuntime) -> None:
+    def start(turn_id: TurnId, lane: Lane, done: Callable[[], None]) -> None:
+        threads.loop.call_soon_threadsafe(runtime.start, turn_id, lane, done)
+
+    def refuse(turn_id: TurnId, lane: Lane) -> None:
+        threads.submit(runtime.dispatcher.send([Hint(turn_id, lane, current_traceparent())])).result(5)
+
+    open_door(app, capacity=Capacity(settings.worker_capacity), start=start, refuse=refuse)
+    worker = app.Worker(
+        pool_cls="solo",
+        concurrency=1,
+        queues=[lane.value for lane in lanes],
+        hostname=f"agents-{os.getpid()}@{socket.gethostname()}",
+        without_mingle=True,
+        without_gossip=True,
+        loglevel=settings.log_level.upper(),
+    )
+    worker.start()

@@ -1,0 +1,8 @@
+"""From a Kafka event to an agent's lane.
+
+- `decode`: a record as an event, or the reason why it is none
+- `intake`: fetch, decode, bury what is no event, record, commit, start
+- `router`: which agent answers
+- `preparation`: the head of a conversation: claim, route, queue, hint
+- `process`: the process, composed and run
+"""

@@ -1,0 +1,55 @@
+"""The head of a conversation: claim, route, queue, hint."""
+
+from opentelemetry import trace
+from structlog import get_logger
+
+from infra.celery.dispatch import Dispatcher, Hint
+from infra.postgres.inbox import Inbox, Plan, Prepared
+from infra.postgres.statements import LedgerUnavailable
+from infra.telemetry.logs import turn_context
+from infra.telemetry.tracing import context_from, current_traceparent
+from schemas.agents import lane_of
+from schemas.ids import TurnId
+from schemas.policy import Policy
+from workers.orchestrator.router import RuleRouter
+
+log = get_logger(__name__)
+tracer = trace.get_tracer(__name__)
+
+
+class Preparation:
+    """Takes turns from recorded to queued."""
+
+    def __init__(self, *, inbox: Inbox, router: RuleRouter, dispatcher: Dispatcher, policy: Policy) -> None:
+        self._inbox = inbox
+        self._router = router
+        self._dispatcher = dispatcher
+        self._policy = policy
+
+    async def run(self, turn_id: TurnId) -> None:
+        """Prepare the turn if it is the head of its conversation. Otherwise its predecessor's end wakes it."""
+        try:
+            turn = await self._inbox.prepare(turn_id)
+            if turn is None:
+                return
+            with (
+                turn_context(turn_id=turn.turn_id, conversation_id=turn.conversation_id, tenant_id=turn.tenant),
+                tracer.start_as_current_span("prepare turn", context=context_from(turn.traceparent)),
+            ):
+                plan = await self.plan(turn)
+                if await self._inbox.queue(turn, plan):
+                    await self.hint(turn, plan)
+        except LedgerUnavailable as error:
+            log.warning("preparation_waits_for_upkeep", turn_id=turn_id, error=str(error))
+
+    async def plan(self, turn: Prepared) -> Plan:
+        """Choose the agent and, from the policy, its models."""
+        route = await self._router.route(turn)
+        models = self._policy.agents[route.agent]
+        return Plan(agent=route.agent, primary=models.primary, fallback=models.fallback, direct=False, why=route.why)
+
+    async def hint(self, turn: Prepared, plan: Plan) -> None:
+        """Tell the lane. The turn is open to it already, so losing this costs seconds."""
+        lane = lane_of(plan.agent)
+        await self._dispatcher.send([Hint(turn.turn_id, lane, current_traceparent())])
+        log.info("turn_routed", agent=plan.agent.value, why=plan.why)

@@ -1,0 +1,191 @@
+"""The orchestrator process: the only place that knows all its parts."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from structlog import get_logger
+
+from infra.celery.dispatch import Dispatcher
+from infra.kafka.consumer import ConsumerBroken, EventConsumer
+from infra.kafka.producer import EventProducer
+from infra.policy import load_policy
+from infra.postgres.dead_letters import DeadLetters
+from infra.postgres.engine import create_engine
+from infra.postgres.inbox import Inbox
+from infra.processes import run_until_signal
+from infra.redis.client import create_redis
+from infra.redis.wake import announcements
+from infra.settings import Settings
+from infra.telemetry.loop_lag import watch_loop_lag
+from infra.telemetry.metrics import serve_metrics
+from schemas.ids import TurnId
+from schemas.names import GROUP_ORCHESTRATOR, TOPIC_TURNS
+from workers.orchestrator.intake import Intake
+from workers.orchestrator.preparation import Preparation
+from workers.orchestrator.router import RuleRouter
+
+log = get_logger(__name__)
+
+CONCURRENT_PREPARATIONS: Final = 64
+MAX_WAITING: Final = 1_000
+"""Above this many turns under preparation, intake waits: Kafka is the better queue."""
+
+
+class Orchestrator:
+    """Intake in order, preparation concurrent across conversations."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        inbox: Inbox,
+        preparation: Preparation,
+        redis: Redis,
+        producer: EventProducer,
+        dead_letters: DeadLetters,
+    ) -> None:
+        self._settings = settings
+        self._inbox = inbox
+        self._preparation = preparation
+        self._redis = redis
+        self._producer = producer
+        self._dead_letters = dead_letters
+        self._places = asyncio.Semaphore(CONCURRENT_PREPARATIONS)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.joined = asyncio.Event()
+        self.last_poll = time.monotonic()
+
+    def start_turn(self, turn_id: TurnId) -> None:
+        """Prepare a turn beside the others."""
+        task = asyncio.create_task(self._prepare(turn_id), name=f"prepare-{turn_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _prepare(self, turn_id: TurnId) -> None:
+        try:
+            async with self._places:
+                await self._preparation.run(turn_id)
+        except Exception:
+            log.exception("preparation_failed", turn_id=turn_id)
+
+    async def consume(self) -> None:
+        """Take events in for ever, with a new consumer when one breaks."""
+        pause = 0.5
+        while True:
+            consumer = EventConsumer(
+                bootstrap=self._settings.kafka,
+                topic=TOPIC_TURNS,
+                group=GROUP_ORCHESTRATOR,
+                client_id=f"fairlead-orchestrator-{os.getpid()}",
+                fetch_max_wait_ms=self._settings.kafka_fetch_max_wait_ms,
+            )
+            try:
+                await consumer.start()
+                try:
+                    pause = 0.5
+                    await self._take_in(consumer)
+                finally:
+                    await consumer.stop()
+            except ConsumerBroken as error:
+                log.warning("consumer_rebuilt", error=str(error), pause=pause)
+                await asyncio.sleep(pause)
+                pause = min(10.0, pause * 2)
+
+    async def _take_in(self, consumer: EventConsumer) -> None:
+        intake = Intake(
+            consumer=consumer,
+            inbox=self._inbox,
+            producer=self._producer,
+            dead_letters=self._dead_letters,
+            start=self.start_turn,
+        )
+        self.joined.set()
+        while True:
+            await intake.run_once()
+            self.last_poll = time.monotonic()
+            while len(self._tasks) > MAX_WAITING:
+                await asyncio.wait(set(self._tasks), return_when=asyncio.FIRST_COMPLETED)
+
+    async def listen(self) -> None:
+        """Start turns whose predecessor has settled."""
+        while True:
+            try:
+                async for turn_id in announcements(self._redis):
+                    self.start_turn(turn_id)
+            except (RedisError, OSError) as error:
+                log.warning("wake_channel_lost", error=type(error).__name__)
+                await asyncio.sleep(1)
+
+    async def drain(self) -> None:
+        """Finish what is being prepared."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=5)
+
+    def health(self) -> dict[str, str | None]:
+        """Report progress of the poll loop."""
+        late = time.monotonic() - self.last_poll
+        return {"intake": f"no poll of Kafka for {late:.0f} s" if late > 60 else None}
+
+
+@asynccontextmanager
+async def orchestrator(settings: Settings) -> AsyncGenerator[Orchestrator]:
+    """Build and tear down the orchestrator's parts."""
+    policy = load_policy(settings.policy)
+    actor = f"orchestrator@{socket.gethostname()}:{os.getpid()}"
+    engine = create_engine(settings.database.get_secret_value(), pool_size=10, name="fairlead-orchestrator")
+    redis = create_redis(settings.redis)
+    producer = EventProducer(bootstrap=settings.kafka, client_id=f"fairlead-orchestrator-{os.getpid()}")
+    await producer.start()
+    inbox = Inbox(
+        engine,
+        deadlines=policy.deadlines,
+        actor=actor,
+        history=max(agent.history_turns for agent in policy.agents.values()),
+    )
+    preparation = Preparation(
+        inbox=inbox, router=RuleRouter(policy.default_agent), dispatcher=Dispatcher(redis), policy=policy
+    )
+    try:
+        yield Orchestrator(
+            settings,
+            inbox=inbox,
+            preparation=preparation,
+            redis=redis,
+            producer=producer,
+            dead_letters=DeadLetters(engine),
+        )
+    finally:
+        await producer.stop()
+        await redis.aclose()
+        await engine.dispose()
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run until `stop` is set."""
+    async with orchestrator(settings) as process, serve_metrics(settings.metrics_port, process.health):
+        beats = [
+            asyncio.create_task(process.consume(), name="consume"),
+            asyncio.create_task(process.listen(), name="wake"),
+            asyncio.create_task(watch_loop_lag(), name="loop-lag"),
+        ]
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        await asyncio.wait([stopping, *beats], return_when=asyncio.FIRST_COMPLETED)
+        broken = [beat for beat in beats if beat.done()]
+        for beat in (*beats, stopping):
+            beat.cancel()
+        await asyncio.gather(*beats, return_exceptions=True)
+        await process.drain()
+        for beat in broken:
+            beat.result()
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or Ctrl-C."""
+    run_until_signal("orchestrator", settings, serve)

@@ -1,0 +1,6 @@
+"""What keeps every promise when an owner is gone. More than one may run.
+
+- `sweep`: lost hints, passed deadlines, expired leases, abandoned streams
+- `relay`: the outbox, to Kafka
+- `process`: the process, composed and run
+"""
