@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import re
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
@@ -14,6 +15,7 @@ Finish: TypeAlias = Literal["stop", "length"]
 
 _PIECE = re.compile(r" ?\w{1,5}|[^\w\s]{1,3}|\s")
 _MARK = "\ue000"
+_DECISION_TOKENS = 16
 _FILLER = (
     "Each scan tells when a case was moved and the time between two scans tells what it waited for. "
     "Seen over a week, the same aisle waits at the same hour, and a small change of order removes it. "
@@ -28,6 +30,7 @@ class Answer:
     tokens: tuple[str, ...]
     finish: Finish
     prompt_tokens: int
+    confidence: float | None = None
 
     @property
     def text(self) -> str:
@@ -38,6 +41,22 @@ class Answer:
     def generated(self) -> int:
         """Tokens the model generated, the end mark included where it came to it."""
         return len(self.tokens) + (self.finish == "stop")
+
+    def logprob(self, index: int) -> float:
+        """The log probability of the visible token at `index`: always the same, of `confidence` if that is given.
+
+        Otherwise the model is nearly sure of the form and the decision, which come first, and less so later.
+        """
+        if self.confidence is not None:
+            return min(-0.0001, round(math.log(self.confidence), 4))
+        chance = (stable_hash(self.tokens[index]) + 7919 * index) % 4999 + 1
+        return -chance / (250_000 if index < _DECISION_TOKENS else 10_000)
+
+    def ranked(self, index: int, count: int) -> list[tuple[str, float]]:
+        """The `count` likeliest tokens at `index` with their log probabilities; the chosen one leads."""
+        best = self.logprob(index)
+        others = ((f" other{rank}", round(best - 2 - rank, 4)) for rank in range(1, count))
+        return [(self.tokens[index], best), *others][:count]
 
     def limited(self, most: int | None) -> "Answer":
         """The same answer cut to `most` tokens; a model that needs no more ends by itself."""
@@ -58,11 +77,6 @@ def tokenise(text: str) -> list[str]:
 def token_id(text: str) -> int:
     """A number for the token, the same everywhere."""
     return 1000 + stable_hash(text) % 140_000
-
-
-def logprob(text: str, index: int) -> float:
-    """A plausible log probability of `text` at place `index`: above -0.5 and below 0."""
-    return -((stable_hash(text) + 7919 * index) % 4999 + 1) / 10_000
 
 
 def compose(prompt: Prompt, *, voice: Voice, schema: Schema | None, length: int | None) -> Answer:

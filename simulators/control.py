@@ -1,11 +1,13 @@
 """Which fault the next requests meet, and the routes that set it and read the log."""
 
 import json
+from dataclasses import replace
 from typing import Literal, Self, TypeAlias
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from simulators.answers import Answer
 from simulators.journal import Journal
 from simulators.pacing import Pacing
 
@@ -14,7 +16,8 @@ FaultKind: TypeAlias = Literal["none", "status", "event", "cut", "close", "hang"
 _ALLOWED = (
     "Allowed is a JSON object with fault (none, status, event, cut, close, hang, malformed or slow) and, "
     "where wanted, status (400 to 599), after_tokens (0 to 100000), first_token_ms and inter_token_ms "
-    "(0 to 600000), times (1 or more), tokens (1 to 100000) and before_headers (true or false, for hang and close)."
+    "(0 to 600000), times (1 or more), tokens (1 to 100000), confidence (above 0, up to 1) "
+    "and before_headers (true or false, for hang and close)."
 )
 _SLOWER = 10
 
@@ -31,6 +34,7 @@ class Fault(BaseModel):
     inter_token_ms: float | None = Field(default=None, ge=0, le=600_000)
     times: int | None = Field(default=None, ge=1)
     tokens: int | None = Field(default=None, ge=1, le=100_000)
+    confidence: float | None = Field(default=None, gt=0, le=1)
     before_headers: bool = False
 
     @model_validator(mode="after")
@@ -50,6 +54,11 @@ class Fault(BaseModel):
         return self.fault in {"close", "hang"} or (
             self.fault in {"status", "event"} and (self.status is None or self.status == 424 or self.status >= 500)
         )
+
+    def bend(self, answer: Answer) -> Answer:
+        """The answer as this fault has the model give it."""
+        answer = replace(answer, confidence=self.confidence)
+        return answer.malformed(self.after) if self.fault == "malformed" else answer
 
     def pacing(self, usual: Pacing) -> Pacing:
         """The speed under this fault: what it names, else the usual, ten times slower for a plain `slow`."""
@@ -104,7 +113,7 @@ class Control:
     def state(self) -> dict[str, object]:
         """The fault in force as plain values; `times` is what is left of them."""
         left: dict[str, object] = {} if self._left is None else {"times": self._left}
-        return self._fault.model_dump(exclude_none=True, exclude={"times"}) | left
+        return {"fault": self._fault.fault} | self._fault.model_dump(exclude_defaults=True, exclude={"times"}) | left
 
 
 CONTROL = web.AppKey("control", Control)

@@ -133,9 +133,7 @@ def _schema(shape: ResponseFormat | None, prompt: Prompt) -> Schema | None:
 def _answer(body: ChatBody, prompt: Prompt, fault: Fault) -> Answer:
     schema = _schema(body.response_format, prompt)
     answer = compose(prompt, voice=_voice(body.model, prompt), schema=schema, length=fault.tokens)
-    if fault.fault == "malformed":
-        answer = answer.malformed(fault.after)
-    return answer.limited(body.max_completion_tokens or body.max_tokens)
+    return fault.bend(answer).limited(body.max_completion_tokens or body.max_tokens)
 
 
 async def _chat(request: web.Request) -> web.StreamResponse:

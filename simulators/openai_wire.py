@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from simulators.answers import Answer, logprob
+from simulators.answers import Answer
 from simulators.jsontext import compact, json_response, quoted
 
 _DONE = b"data: [DONE]\n\n"
@@ -60,9 +60,8 @@ class CompletionWire:
 
     def token(self, answer: Answer, index: int) -> bytes:
         """A chunk with one token."""
-        text = answer.tokens[index]
-        logprobs = "null" if self.logprobs is None else _logprobs(text, index, self.logprobs)
-        return self._chunk(f'{{"content":{quoted(text)}}}', logprobs, "null")
+        logprobs = "null" if self.logprobs is None else f'{{"content":[{_entry(answer, index, self.logprobs)}]}}'
+        return self._chunk(f'{{"content":{quoted(answer.tokens[index])}}}', logprobs, "null")
 
     def closing(self, answer: Answer) -> list[bytes]:
         """The finish chunk, the usage chunk if asked for, the done mark."""
@@ -79,7 +78,7 @@ class CompletionWire:
         """A `chat.completion`."""
         logprobs = "null"
         if (top := self.logprobs) is not None:
-            entries = ",".join(_logprob_entry(text, index, top) for index, text in enumerate(answer.tokens))
+            entries = ",".join(_entry(answer, index, top) for index in range(len(answer.tokens)))
             logprobs = f'{{"content":[{entries}]}}'
         return (
             f'{{"id":"{self.id}","object":"chat.completion","created":{self.created},"model":{quoted(self.model)},'
@@ -103,16 +102,11 @@ class CompletionWire:
         ).encode()
 
 
-def _logprobs(text: str, index: int, top: int) -> str:
-    return f'{{"content":[{_logprob_entry(text, index, top)}]}}'
-
-
-def _logprob_entry(text: str, index: int, top: int) -> str:
-    """One entry of `logprobs.content`: the token itself leads its alternatives."""
-    value = logprob(text, index)
-    others = [(f" other{rank}", round(value - 2 - rank, 4)) for rank in range(1, top)]
-    tops = ",".join(_alternative(*each) for each in [(text, value), *others][:top])
-    return f'{_alternative(text, value)[:-1]},"top_logprobs":[{tops}]}}'
+def _entry(answer: Answer, index: int, top: int) -> str:
+    """One entry of `logprobs.content`: the token, and the likeliest ones in its place."""
+    tops = ",".join(_alternative(text, value) for text, value in answer.ranked(index, top))
+    chosen = _alternative(answer.tokens[index], answer.logprob(index))
+    return f'{chosen[:-1]},"top_logprobs":[{tops}]}}'
 
 
 def _alternative(text: str, value: float) -> str:

@@ -209,7 +209,8 @@ def _gone(request: web.Request) -> bool:
 
 
 def _note_hang_up(request: web.Request, call: Call) -> None:
-    if call.outcome == "close":
+    """The handler was stopped: by the client, unless the answer had ended by then."""
+    if call.outcome not in {"running", "hang"}:
         return
     call.client_hung_up = _gone(request)
     if call.outcome == "running":

@@ -20,6 +20,7 @@ class FaultFields(TypedDict, total=False):
     inter_token_ms: float
     times: int
     tokens: int
+    confidence: float
     before_headers: bool
 
 

@@ -95,7 +95,7 @@ async def _chat(request: web.Request) -> web.StreamResponse:
     wire = ChatWire(
         model=body.model or BASE_MODEL,
         created=int(time.time()),
-        logprobs=bool(body.logprobs),
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         usage=body.stream_options is not None and body.stream_options.include_usage,
     )
     return await serve(request, call, wire, answer)
@@ -152,9 +152,7 @@ def _answer(prompt: Prompt, voice: Voice, grammar: Grammar | None, most: int | N
     else:
         schema = _schema(grammar) or (DEFAULT_SCHEMA if prompt.wants_json else None)
         answer = compose(prompt, voice=voice, schema=schema, length=fault.tokens)
-    if fault.fault == "malformed":
-        answer = answer.malformed(fault.after)
-    return answer.limited(most)
+    return fault.bend(answer).limited(most)
 
 
 def _matching(grammar: RegexGrammar, prompt: Prompt, voice: Voice) -> Answer:

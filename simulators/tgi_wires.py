@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from simulators.answers import Answer, logprob, token_id
+from simulators.answers import Answer, token_id
 from simulators.jsontext import compact, json_response, quoted
 from simulators.tgi_bodies import Parameters
 
@@ -52,8 +52,8 @@ def _refusal(status: int | None) -> web.Response:
     return error_response(status, *_error_of(status, stream=False))
 
 
-def _token_json(text: str, index: int) -> str:
-    return f'{{"id":{token_id(text)},"text":{quoted(text)},"logprob":{logprob(text, index)},"special":false}}'
+def _token_json(text: str, value: float) -> str:
+    return f'{{"id":{token_id(text)},"text":{quoted(text)},"logprob":{value},"special":false}}'
 
 
 _END_JSON = f'{{"id":{_END_ID},"text":"{_END}","logprob":-0.0001,"special":true}}'
@@ -84,11 +84,17 @@ class NativeWire:
     def token(self, answer: Answer, index: int) -> bytes:
         """A token event; the last one of an answer cut by its length also carries the text."""
         last = answer.finish == "length" and index == len(answer.tokens) - 1
-        return self._event(answer, index, _token_json(answer.tokens[index], index), last=last)
+        token = _token_json(answer.tokens[index], answer.logprob(index))
+        count = self.parameters.top_n_tokens or 0
+        tops = [_token_json(text, value) for text, value in answer.ranked(index, count)]
+        return self._event(answer, index, token, tops, last=last)
 
     def closing(self, answer: Answer) -> list[bytes]:
         """The end token with the whole text, if the model came to it. There is no done mark on this route."""
-        return [self._event(answer, len(answer.tokens), _END_JSON, last=True)] if answer.finish == "stop" else []
+        if answer.finish != "stop":
+            return []
+        tops = [_END_JSON] if self.parameters.top_n_tokens else []
+        return [self._event(answer, len(answer.tokens), _END_JSON, tops, last=True)]
 
     def broken(self, status: int | None) -> list[bytes]:
         """An error event; nothing follows it."""
@@ -105,7 +111,7 @@ class NativeWire:
         """An HTTP error in the router's words."""
         return _refusal(status)
 
-    def _event(self, answer: Answer, index: int, token: str, *, last: bool) -> bytes:
+    def _event(self, answer: Answer, index: int, token: str, top: list[str], *, last: bool) -> bytes:
         text, details = "null", "null"
         if last:
             text = quoted(self.echoed + answer.text)
@@ -118,12 +124,14 @@ class NativeWire:
                         "input_length": answer.prompt_tokens,
                     }
                 )
-        tops = f'"top_tokens":[{token}],' if self.parameters.top_n_tokens else ""
+        tops = f'"top_tokens":[{",".join(top)}],' if top else ""
         event = f'{{"index":{index + 1},"token":{token},{tops}"generated_text":{text},"details":{details}}}'
         return f"data: {event}\n\n".encode()
 
     def _details(self, answer: Answer) -> dict[str, object]:
-        tokens: list[object] = [json.loads(_token_json(text, index)) for index, text in enumerate(answer.tokens)]
+        tokens: list[object] = [
+            json.loads(_token_json(text, answer.logprob(index))) for index, text in enumerate(answer.tokens)
+        ]
         if answer.finish == "stop":
             tokens.append(json.loads(_END_JSON))
         return {
@@ -150,7 +158,7 @@ class ChatWire:
 
     model: str
     created: int
-    logprobs: bool
+    logprobs: int | None
     usage: bool
 
     def headers(self, answer: Answer, *, stream: bool) -> Mapping[str, str]:
@@ -165,16 +173,14 @@ class ChatWire:
     def token(self, answer: Answer, index: int) -> bytes:
         """A chunk whose delta has the role and one token."""
         last = answer.finish == "length" and index == len(answer.tokens) - 1
-        text = answer.tokens[index]
-        return self._chunk(
-            text, _chat_logprobs(text, index) if self.logprobs else "null", '"length"' if last else "null"
-        )
+        logprobs = "null" if self.logprobs is None else f'{{"content":[{_entry(answer, index, self.logprobs)}]}}'
+        return self._chunk(answer.tokens[index], logprobs, '"length"' if last else "null")
 
     def closing(self, answer: Answer) -> list[bytes]:
         """The end token as empty content with the finish reason, usage if asked for, the done mark."""
         events: list[bytes] = []
         if answer.finish == "stop":
-            events.append(self._chunk("", _chat_logprobs(_END, 0) if self.logprobs else "null", '"stop"'))
+            events.append(self._chunk("", "null" if self.logprobs is None else _END_LOGPROBS, '"stop"'))
         if self.usage:
             events.append(self._envelope("[]", compact(_usage(answer))))
         return [*events, DONE]
@@ -186,8 +192,10 @@ class ChatWire:
 
     def whole(self, answer: Answer) -> bytes:
         """A `chat.completion`."""
-        entries = ",".join(_logprob_entry(text, index) for index, text in enumerate(answer.tokens))
-        logprobs = f'{{"content":[{entries}]}}' if self.logprobs else "null"
+        logprobs = "null"
+        if (top := self.logprobs) is not None:
+            entries = ",".join(_entry(answer, index, top) for index in range(len(answer.tokens)))
+            logprobs = f'{{"content":[{entries}]}}'
         finish = "stop" if answer.finish == "stop" else "length"
         return (
             f'{{"object":"chat.completion","id":"","created":{self.created},"model":{quoted(self.model)},'
@@ -214,14 +222,17 @@ class ChatWire:
         ).encode()
 
 
-def _logprob_entry(text: str, index: int) -> str:
-    value = logprob(text, index)
-    top = f'{{"token":{quoted(text)},"logprob":{value}}}'
-    return f'{{"token":{quoted(text)},"logprob":{value},"top_logprobs":[{top}]}}'
+def _entry(answer: Answer, index: int, top: int) -> str:
+    """One entry of `logprobs.content`: the token, and the likeliest ones in its place."""
+    tops = ",".join(f"{{{_scored(text, value)}}}" for text, value in answer.ranked(index, top))
+    return f'{{{_scored(answer.tokens[index], answer.logprob(index))},"top_logprobs":[{tops}]}}'
 
 
-def _chat_logprobs(text: str, index: int) -> str:
-    return f'{{"content":[{_logprob_entry(text, index)}]}}'
+def _scored(text: str, value: float) -> str:
+    return f'"token":{quoted(text)},"logprob":{value}'
+
+
+_END_LOGPROBS = f'{{"content":[{{{_scored(_END, -0.0001)},"top_logprobs":[]}}]}}'
 
 
 def _usage(answer: Answer) -> dict[str, int]:

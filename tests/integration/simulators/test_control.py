@@ -7,6 +7,7 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -28,9 +29,9 @@ async def test_a_fault_is_set_shown_and_used_up(openai_sim: SimulatorHandle, raw
     shown = await raw(openai_sim, "GET", "/_control")
 
     assert put.status == 200
-    assert json.loads(put.body) == {"fault": "status", "status": 503, "times": 2, "before_headers": False}
+    assert json.loads(put.body) == {"fault": "status", "status": 503, "times": 2}
     assert statuses == [503, 503, 200]
-    assert json.loads(shown.body) == {"fault": "none", "before_headers": False}
+    assert json.loads(shown.body) == {"fault": "none"}
 
 
 async def test_refused_requests_use_no_fault_up(openai_sim: SimulatorHandle, raw: Raw, chat_body: ChatBody) -> None:
@@ -57,6 +58,7 @@ async def test_refused_requests_use_no_fault_up(openai_sim: SimulatorHandle, raw
         {"inter_token_ms": "fast"},
         {"tokens": 0},
         {"surprise": 1},
+        {"confidence": 0},
         {"fault": "cut", "before_headers": True},
     ],
 )
@@ -113,6 +115,19 @@ async def test_tokens_sets_the_length_of_an_answer(openai_sim: SimulatorHandle, 
     assert [call["tokens"] for call in openai_sim.requests()] == [1000, 1000]
     assert plain.status == 200
     assert json.loads(structured["choices"][0]["message"]["content"])["html_response"].startswith("<p>Each")
+
+
+async def test_confidence_sets_the_log_probabilities(tgi_sim: SimulatorHandle, raw: Raw) -> None:
+    """A model is nearly sure of its first tokens, unless the control says how sure it is of all."""
+    asked = {"inputs": "hello", "parameters": {"details": True, "top_n_tokens": 3}}
+    usual = json.loads((await raw(tgi_sim, "POST", "/generate", asked)).body)["details"]["tokens"]
+    tgi_sim.control(confidence=0.5)
+    unsure = json.loads((await raw(tgi_sim, "POST", "/generate", asked)).body)["details"]["tokens"]
+    streamed = (await raw(tgi_sim, "POST", "/generate_stream", asked)).chunks[0]
+
+    assert all(-0.02 <= token["logprob"] < 0 for token in usual[:16])
+    assert {token["logprob"] for token in unsure if not token["special"]} == {-0.6931}
+    assert [top["logprob"] for top in json.loads(streamed[6:])["top_tokens"]] == [-0.6931, -3.6931, -4.6931]
 
 
 async def test_malformed_begins_as_json(openai_sim: SimulatorHandle, raw: Raw, chat_body: ChatBody) -> None:
@@ -173,7 +188,7 @@ async def test_three_hundred_streams_at_once() -> None:
 async def test_a_process_announces_its_address_and_stops_on_a_signal(
     tmp_path: Path, sign: signal.Signals, until: Until
 ) -> None:
-    """`run` writes its base URL to the port file, serves, and leaves with code 0 when it is told to stop."""
+    """`run` writes its base URL to the port file, serves, and leaves with code 0 when told, streams or not."""
     port_file = tmp_path / "address"
     program = (
         "import sys, pathlib; from simulators.process import run; "
@@ -185,9 +200,24 @@ async def test_a_process_announces_its_address_and_stops_on_a_signal(
         base_url = port_file.read_text().strip()
         async with aiohttp.ClientSession() as session, session.get(f"{base_url}/health") as response:
             assert response.status == 200
+        writer = await _open_a_stream(base_url)
     finally:
         process.send_signal(sign)
         code = await process.wait()
+    writer.close()
 
     assert base_url.startswith("http://127.0.0.1:")
     assert code == 0
+
+
+async def _open_a_stream(base_url: str) -> asyncio.StreamWriter:
+    """Make the simulator hang in a stream, and stay connected."""
+    address = urlsplit(base_url)
+    async with aiohttp.ClientSession() as session:
+        await session.put(f"{base_url}/_control", json={"fault": "hang", "after_tokens": 1})
+    body = b'{"inputs":"hello"}'
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    writer.write(b"POST /generate_stream HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+    writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+    await reader.readuntil(b'"index":1')
+    return writer

@@ -38,6 +38,7 @@ GRAMMAR = TextGenerationInputGrammarType(type="json", value=SCHEMA)
 
 @pytest.fixture
 async def client(tgi_sim: SimulatorHandle) -> AsyncGenerator[AsyncInferenceClient]:
+    """The official client, with a key of its own so that it sends no saved one."""
     async with (
         asyncio.timeout(30),
         AsyncInferenceClient(base_url=tgi_sim.base_url, api_key="-", timeout=10) as client,

@@ -32,6 +32,7 @@ class Route(BaseModel):
 
 @pytest.fixture
 async def client(openai_sim: SimulatorHandle) -> AsyncGenerator[openai.AsyncOpenAI]:
+    """The official client, with its retries off."""
     async with (
         asyncio.timeout(30),
         openai.AsyncOpenAI(api_key="-", base_url=f"{openai_sim.base_url}/v1", max_retries=0) as client,

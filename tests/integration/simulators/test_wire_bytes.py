@@ -31,7 +31,7 @@ async def test_tgi_native_stream(tgi_sim: SimulatorHandle, raw: Raw) -> None:
     assert response.headers["x-accel-buffering"] == "no"
     assert response.ended
     assert response.chunks[0] == (
-        b'data: {"index":1,"token":{"id":125578,"text":"Hello","logprob":-0.1286,"special":false},'
+        b'data: {"index":1,"token":{"id":125578,"text":"Hello","logprob":-0.005144,"special":false},'
         b'"generated_text":null,"details":null}\n\n'
     )
     count = len(response.chunks)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from simulators.answers import compose, fitting, logprob, tokenise
+from simulators.answers import Answer, compose, fitting, tokenise
 from simulators.dialogues import Intent, dialogues, recognise, reply_to
 from simulators.journal import Call, Journal
 from simulators.prompts import Message, from_messages, from_text
@@ -66,11 +66,13 @@ def test_tokens_join_to_the_text(text: str) -> None:
     assert all(1 <= len(token) <= 6 for token in tokens)
 
 
-@given(st.text(min_size=1), st.integers(min_value=0, max_value=10_000))
+@given(st.text(min_size=1), st.integers(min_value=0, max_value=100))
 def test_log_probabilities_are_plausible(text: str, index: int) -> None:
     """A log probability is below zero, not far, and the same each time."""
-    assert -0.5 <= logprob(text, index) < 0
-    assert logprob(text, index) == logprob(text, index)
+    answer = Answer(tokens=(*" " * index, text), finish="stop", prompt_tokens=1)
+
+    assert -0.5 <= answer.logprob(index) < 0
+    assert answer.logprob(index) == answer.ranked(index, 2)[0][1] > answer.ranked(index, 2)[1][1]
 
 
 @given(st.text(max_size=60), st.sampled_from(["discovery", "answer", "base"]))
