@@ -70,15 +70,32 @@ def become_nobody(directory: Path) -> None:
 
 def _enter_user_namespace(directory: Path) -> bool:
     """Map root outside to ``nobody`` inside; whether the kernel allowed it."""
-    if sys.platform != "linux":
+    if sys.platform != "linux" or not _may_enter_user_namespace():
         return False
     _hand_over(directory, 0)
-    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWUSER) != 0:
-        return False
+    _map_root_to_nobody()
+    return True
+
+
+def _may_enter_user_namespace() -> bool:
+    """Try it in a child: some kernels let a process in and then refuse the mapping, and there is no way back."""
+    trial = os.fork()
+    if trial == 0:
+        try:
+            _map_root_to_nobody()
+        except OSError:
+            os._exit(1)
+        os._exit(0)
+    return os.waitpid(trial, 0)[1] == 0
+
+
+def _map_root_to_nobody() -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWUSER) != 0:
+        raise OSError(ctypes.get_errno(), "user namespaces are refused")
     Path("/proc/self/setgroups").write_text("deny")
     Path("/proc/self/uid_map").write_text(f"{_NOBODY} 0 1")
     Path("/proc/self/gid_map").write_text(f"{_NOBODY} 0 1")
-    return True
 
 
 def _hand_over(directory: Path, user: int) -> None:

@@ -1,5 +1,6 @@
 """The in-memory broker as a supervised server."""
 
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -41,8 +42,9 @@ class MemoryKafka(EmbeddedServer):
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """With our own packages importable whatever the working directory is."""
-        return {**super().environment, "PYTHONPATH": str(_ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+        """With everything importable that is importable here, whatever the working directory is."""
+        path = os.pathsep.join([str(_ROOT), *filter(None, sys.path)])
+        return {**super().environment, "PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"}
 
     def is_ready(self) -> bool:
         """Whether it has told its address: it does so when it serves."""
