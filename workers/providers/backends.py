@@ -44,7 +44,7 @@ class Backends:
         """Close every provider, then the connections."""
         for provider in self._providers.values():
             await provider.aclose()
-        await self._wire.shut()
+        await self._wire.aclose()
 
     def _discovery(self, settings: Settings, policy: Policy) -> Provider:
         url, key = settings.discovery_base_url, settings.discovery_api_key.get_secret_value() or _NO_KEY

@@ -9,7 +9,7 @@ import jiter
 from schemas.completions import Delta, Finish, Incomplete, ProviderError
 from workers.providers.mapping import from_openai_event, from_tgi_event, not_the_dialect
 from workers.providers.sse import SseDecoder
-from workers.providers.wire import Body
+from workers.providers.wire import Reply
 
 TAIL_SECONDS: Final = 0.25
 """For what follows a finish reason: usage, the done mark, the end of the body. The answer is whole without them."""
@@ -28,13 +28,13 @@ class Dialect(Protocol):
         ...
 
 
-async def read_answer(body: Body, dialect: Dialect) -> AsyncGenerator[Delta | Finish]:
+async def read_answer(reply: Reply, dialect: Dialect) -> AsyncGenerator[Delta | Finish]:
     """Yield one delta for each read that has text, then the finish.
 
     Raises:
         ProviderError: the stream broke, said so itself, or ended without a finish reason.
     """
-    while dialect.finish is None and (read := await body.read()):
+    while dialect.finish is None and (read := await reply.read()):
         delta = dialect.feed(read)
         if delta is not None:
             yield delta
@@ -42,15 +42,15 @@ async def read_answer(body: Body, dialect: Dialect) -> AsyncGenerator[Delta | Fi
             raise dialect.failure
     if dialect.finish is None:
         raise Incomplete("the model server ended its stream without a finish reason; look at its log")
-    await _read_tail(body, dialect)
+    await _read_tail(reply, dialect)
     yield dialect.finish
 
 
-async def _read_tail(body: Body, dialect: Dialect) -> None:
+async def _read_tail(reply: Reply, dialect: Dialect) -> None:
     """Read to the end of the body, so that usage is known and the connection can carry the next call."""
     try:
         async with asyncio.timeout(TAIL_SECONDS):
-            while read := await body.read():
+            while read := await reply.read():
                 dialect.feed(read)
     except (TimeoutError, ProviderError):
         return

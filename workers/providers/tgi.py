@@ -27,7 +27,7 @@ from workers.providers.calling import call
 from workers.providers.chatml import chatml
 from workers.providers.mapping import from_status
 from workers.providers.reading import TgiEvents, read_answer
-from workers.providers.wire import Wire, event_stream
+from workers.providers.wire import Reply, Wire, WireTransport, reply_of
 
 CANARY_SECONDS: Final = 20.0
 """For one canary answer; the first use of an adapter may load it."""
@@ -44,9 +44,9 @@ Scored: TypeAlias = tuple[tuple[int, float], ...]
 class TgiProvider:
     """Streams through `AsyncInferenceClient`, one client a call: a client holds on to every stream it opened.
 
-    The client knows the address, the headers and the shape of the request. Its objects are left alone: reading the
-    bytes of the response it opened costs a third. Its usual transport, which loads the system's certificates anew
-    for each client, costs forty times as much, so each client is lent the process's wire (`benchmarks/client.py`).
+    The client knows the address, the headers and the shape of the request. Its objects are left alone, and so is its
+    usual transport, which loads the system's certificates anew for each client: both together cost 37 times as much
+    CPU as reading the bytes of the response it opened over the process's wire (`benchmarks/client.py`).
     """
 
     def __init__(
@@ -96,12 +96,13 @@ class TgiProvider:
                 f"adapter '{request.adapter}' is in no model of the policy; TGI would run the base model silently"
             )
         async with self._client(request.clocks.connect, headers) as client:
-            response = await self._open(client, request)
-            async for item in read_answer(event_stream(response), TgiEvents()):
+            reply = await self._open(client, request)
+            reply.expect_events()
+            async for item in read_answer(reply, TgiEvents()):
                 yield item
 
-    async def _open(self, client: AsyncInferenceClient, request: CompletionRequest) -> httpx2.Response:
-        """Send the request and return the response once its headers say 200."""
+    async def _open(self, client: AsyncInferenceClient, request: CompletionRequest) -> Reply:
+        """Send the request and return the reply once its headers say 200."""
         seat = _Seat(self._wire)
         seated = _SEAT.set(seat)
         try:
@@ -152,23 +153,25 @@ class _Seat:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self._response: httpx2.Response | None = None
+        self._reply: Reply | None = None
 
     def make_client(self) -> httpx2.AsyncClient:
         """Return what the official client will send its request through."""
-        return httpx2.AsyncClient(transport=self._wire, trust_env=False, event_hooks={"response": [self._take]})
+        return httpx2.AsyncClient(
+            transport=WireTransport(self._wire), trust_env=False, event_hooks={"response": [self._take]}
+        )
 
-    def taken(self) -> httpx2.Response:
-        """Return the response that came."""
-        if self._response is None:
+    def taken(self) -> Reply:
+        """Return the reply that came."""
+        if self._reply is None:
             raise BackendFailed("the model client sent no request; look at the model server's base URL")
-        return self._response
+        return self._reply
 
     async def _take(self, response: httpx2.Response) -> None:
         # Raised here, before the client sees the status: to some of 400 it would answer with a second request.
         if response.status_code != 200:
             raise from_status(response.status_code, await response.aread())
-        self._response = response
+        self._reply = reply_of(response)
 
 
 _SEAT: ContextVar[_Seat | None] = ContextVar("fairlead_tgi_seat", default=None)

@@ -1,75 +1,108 @@
-"""One HTTP session under every official model client of a process, on aiohttp."""
+"""One HTTP session for every model client of a process, on aiohttp."""
 
-from collections.abc import AsyncIterator
-from typing import Final, Protocol, cast
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from typing import Final, TypeAlias, cast
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx2
+from multidict import CIMultiDictProxy
 
 from schemas.completions import Incomplete, Malformed, ProviderError, TimedOut, Unavailable
 
 KEEPALIVE_SECONDS: Final = 4.0
 """Below the 5 s after which uvicorn (vLLM, proxies) hangs up: a request must not meet a connection just closed."""
 
-_BODY: Final = "fairlead.body"
+Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
+
+_EVENT_STREAM: Final = "text/event-stream"
+_REPLY: Final = "fairlead.reply"
 
 
-class Body(Protocol):
-    """The bytes of a response, as they arrive."""
+class Reply:
+    """A response whose headers are here: its status, and its bytes as they arrive."""
+
+    __slots__ = ("_content", "_response", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.status = response.status
+        self._response = response
+        self._content = response.content
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """Names in any case."""
+        return self._response.headers
 
     async def read(self) -> bytes:
-        """Return what has arrived, waiting for something; empty at the end."""
-        ...
+        """Return what has arrived, waiting for something; empty at the end.
+
+        Raises:
+            Incomplete: the connection broke.
+        """
+        try:
+            return await self._content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise Incomplete(
+                "the model server closed the connection inside its answer; look at its log for a crash"
+            ) from error
+
+    async def read_all(self) -> bytes:
+        """Return the rest of the body."""
+        return b"".join([data async for data in self])
+
+    async def __aiter__(self) -> AsyncGenerator[bytes]:
+        while data := await self.read():
+            yield data
+
+    def close(self) -> None:
+        """Give the connection back if the body is read, else hang up."""
+        self._response.close()
+
+    def expect_events(self) -> None:
+        """Do nothing if this is an event stream.
+
+        Raises:
+            Malformed: it is something else.
+        """
+        kind = self.headers.get("Content-Type", _EVENT_STREAM).partition(";")[0].strip().lower()
+        if kind != _EVENT_STREAM:
+            raise Malformed("the model server answered with no event stream; is the address such a server's?")
 
 
-class Wire(httpx2.AsyncBaseTransport):
-    """An httpx2 transport whose responses carry their body's reader, as httpcore's carry their socket.
-
-    The official clients build requests and judge statuses through httpx2; the bytes of an answer then go from
-    aiohttp's parser to our decoder without the four generators between (`benchmarks/client.py` has the figures).
-    One request is one request: no redirects, no retries, and closing a response hangs up at once.
-    """
+class Wire:
+    """The session. One request is one request: no redirects, no retries; closing a reply hangs up at once."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
         self._proxies: dict[str, str | None] = {}
 
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send `request` and return the response once its headers are here.
+    async def send(
+        self, method: str, url: str, *, headers: Headers, body: bytes | None, connect: float | None
+    ) -> Reply:
+        """Send one request, connecting within `connect` seconds; return once the reply's headers are here.
 
         Raises:
             Unavailable: nobody answers at the address, or the connection closed before a status line.
             TimedOut: the connection was not made in time.
         """
-        url = str(request.url)
-        waits = cast("dict[str, float | None]", request.extensions.get("timeout", {}))
         try:
-            reply = await self._open().request(
-                request.method,
-                url,
-                headers=request.headers.multi_items(),
-                data=request.content or None,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, connect=waits.get("connect")),
-                proxy=self._proxy(request.url),
+            return Reply(
+                await self._open().request(
+                    method,
+                    url,
+                    headers=headers,
+                    data=body,
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=None, connect=connect),
+                    proxy=self._proxy(url),
+                )
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise unreachable(error, request.url) from error
-        return httpx2.Response(
-            reply.status,
-            # aiohttp undoes any compression, so nobody must try again.
-            headers=[(k, v) for k, v in reply.raw_headers if k.lower() != b"content-encoding"],
-            stream=(body := _AiohttpBody(reply)),
-            request=request,
-            extensions={_BODY: body},
-        )
+            raise unreachable(error, url) from error
 
     async def aclose(self) -> None:
-        """Leave the session open: an official client closes its transport, and this one is shared."""
-
-    async def shut(self) -> None:
         """Close the session and every connection."""
         if self._session is not None:
             await self._session.close()
@@ -82,53 +115,59 @@ class Wire(httpx2.AsyncBaseTransport):
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return self._session
 
-    def _proxy(self, url: httpx2.URL) -> str | None:
-        """Return the proxy that the environment names for `url`; looked up once per host."""
-        origin = f"{url.scheme}://{url.host}"
-        if origin not in self._proxies:
-            self._proxies[origin] = None if proxy_bypass(url.host) else getproxies().get(url.scheme)
-        return self._proxies[origin]
+    def _proxy(self, url: str) -> str | None:
+        """Return the proxy that the environment names for `url`; looked up once for each address."""
+        if url not in self._proxies:
+            place = urlsplit(url)
+            self._proxies[url] = None if proxy_bypass(place.netloc) else getproxies().get(place.scheme)
+        return self._proxies[url]
 
 
-class _AiohttpBody(httpx2.AsyncByteStream):
-    def __init__(self, reply: aiohttp.ClientResponse) -> None:
+class WireTransport(httpx2.AsyncBaseTransport):
+    """Lends a wire to an official client. Its responses carry the reply itself, as httpcore's carry their socket."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send `request`; raises as `Wire.send` does."""
+        waits = cast("dict[str, float | None]", request.extensions.get("timeout", {}))
+        reply = await self._wire.send(
+            request.method,
+            str(request.url),
+            headers=request.headers.multi_items(),
+            body=request.content or None,
+            connect=waits.get("connect"),
+        )
+        # aiohttp undoes any compression, so nobody must try again.
+        headers = [(k, v) for k, v in reply.headers.items() if k.lower() != "content-encoding"]
+        return httpx2.Response(
+            reply.status, headers=headers, stream=_Stream(reply), request=request, extensions={_REPLY: reply}
+        )
+
+    async def aclose(self) -> None:
+        """Leave the wire open: a client closes its transport, and the wire is everybody's."""
+
+
+class _Stream(httpx2.AsyncByteStream):
+    def __init__(self, reply: Reply) -> None:
         self._reply = reply
-        self._content = reply.content
 
-    async def read(self) -> bytes:
-        try:
-            return await self._content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            raise cut_off() from error
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        while data := await self.read():
-            yield data
+    def __aiter__(self) -> AsyncGenerator[bytes]:
+        return aiter(self._reply)
 
     async def aclose(self) -> None:
         self._reply.close()
 
 
-def event_stream(response: httpx2.Response) -> Body:
-    """Return the reader of an event stream that came over a `Wire`.
-
-    Raises:
-        Malformed: the server answered with something else.
-    """
-    kind = response.headers.get("content-type", "text/event-stream").partition(";")[0].strip().lower()
-    if kind != "text/event-stream":
-        raise Malformed("the model server answered with no event stream; is the address such a server's?")
-    return cast("Body", response.extensions[_BODY])
+def reply_of(response: httpx2.Response) -> Reply:
+    """Return the reply behind a response that came over a `WireTransport`."""
+    return cast("Reply", response.extensions[_REPLY])
 
 
-def cut_off() -> Incomplete:
-    """Return the error of a connection that broke inside an answer."""
-    return Incomplete("the model server closed the connection inside its answer; look at its log for a crash")
-
-
-def unreachable(error: Exception, url: httpx2.URL) -> ProviderError:
+def unreachable(error: Exception, url: str) -> ProviderError:
     """Return our name for a failure to reach `url`."""
-    place = urlsplit(str(url)).netloc.rpartition("@")[2]
+    place = urlsplit(url).netloc.rpartition("@")[2]
     if isinstance(error, TimeoutError):
         return TimedOut(f"no connection to the model server at {place} within the connect clock")
     if isinstance(error, aiohttp.ServerDisconnectedError):
