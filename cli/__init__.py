@@ -1,5 +1,13 @@
-"""The command line, and the documents it writes from the code.
+"""The command line: `fairlead`. One module composes each command; `main` lists them.
 
-- `contracts`: JSON Schemas, AsyncAPI and OpenAPI below `docs`, and whether they still say what the code does
-- `asyncapi`: the three topics as a document
+- `main`: the commands
+- `serve`: one process of a distributed installation
+- `access`: tenants, API keys and site keys
+- `up`: the whole system on this machine
+- `supervisor`: child processes, their logs and their end
+- `endpoints`: where a running system can be reached
+- `doctor`: what is missing or unreachable, and how to mend it
+- `chat`: talking to a running system
+- `demo`: a visible conversation, from nothing
+- `contracts`: JSON Schemas, AsyncAPI and OpenAPI documents
 """

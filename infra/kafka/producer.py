@@ -51,7 +51,9 @@ class _Producer(Protocol):
 
     async def stop(self) -> None: ...
 
-    async def send_and_wait(self, topic: str, value: bytes, key: bytes, *, headers: Headers) -> object: ...
+    async def send_and_wait(
+        self, topic: str, value: bytes | None, key: bytes | None, *, headers: Headers
+    ) -> object: ...
 
 
 class EventProducer:
@@ -90,7 +92,7 @@ class EventProducer:
             self._keeper = None
         await self._discard()
 
-    async def send(self, topic: str, *, key: str, value: bytes, headers: Headers) -> None:
+    async def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Produce one event and wait until all replicas have it.
 
         Raises:
@@ -105,7 +107,7 @@ class EventProducer:
         try:
             async with asyncio.timeout(SEND_SECONDS):
                 # A fresh list: instrumentation appends to it.
-                await producer.send_and_wait(topic, value, key.encode(), headers=list(headers))
+                await producer.send_and_wait(topic, value, key, headers=list(headers))
         except TimeoutError as error:
             self._went_silent()
             self._unconfirmed += 1

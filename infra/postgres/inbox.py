@@ -252,15 +252,15 @@ def _recorded(inbound: Inbound, r: RowMapping) -> Recorded:
     )
 
 
-def past_turns(encoded: str) -> tuple[PastTurn, ...]:
+def past_turns(decoded: object) -> tuple[PastTurn, ...]:
     """Read what `HISTORY_SQL` returned."""
-    items = cast("list[tuple[str, str, str | None]]", json.loads(encoded))
+    items = cast("list[tuple[str, str, str | None]]", decoded)
     return tuple(PastTurn(asked, shown, Agent(agent) if agent else None) for asked, shown, agent in items)
 
 
-def brought_along(encoded: str) -> tuple[tuple[str, str], ...]:
+def brought_along(decoded: object) -> tuple[tuple[str, str], ...]:
     """Read the history a channel sent with its message."""
-    items = cast("list[Mapping[str, str]]", json.loads(encoded))
+    items = cast("list[Mapping[str, str]]", decoded)
     return tuple((item["role"], item["text"]) for item in items)
 
 

@@ -1,6 +1,5 @@
 """What must reach Kafka after a transaction: written in it, published from here, in order of writing."""
 
-import json
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -79,6 +78,6 @@ class Outbox:
 
 
 def _record(r: RowMapping) -> OutboxRecord:
-    pairs = cast("list[tuple[str, str]]", json.loads(r["headers"]))
+    pairs = cast("list[tuple[str, str]]", r["headers"])
     headers = [(name, value.encode()) for name, value in pairs]
     return OutboxRecord(r["outbox_id"], r["topic"], r["key"], headers, r["value"])

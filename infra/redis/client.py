@@ -18,4 +18,4 @@ def create_redis(url: str, *, connections: int = 16) -> Redis:
         decode_responses=True,
         retry=Retry(NoBackoff(), 0),
     )
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)

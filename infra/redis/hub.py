@@ -52,11 +52,17 @@ class Heard:
 class Subscription:
     """One watcher's ear on one channel."""
 
-    def __init__(self, *, limit: int = QUEUE_FRAMES) -> None:
+    def __init__(self, confirmed: asyncio.Event, *, limit: int = QUEUE_FRAMES) -> None:
+        self._confirmed = confirmed
         self._limit = limit
         self._frames: deque[WireFrame] = deque()
         self._missed: Missed | None = None
         self._arrived = asyncio.Event()
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether Redis sends what is published now."""
+        return self._confirmed.is_set()
 
     async def hear(self, within: float) -> Heard:
         """Return everything that arrived, waiting at most `within` seconds for the first of it."""
@@ -151,10 +157,10 @@ class Hub:
         no gap between them. If Redis does not confirm in time the context is entered all the same, and the
         subscription is told `resynced` when it does.
         """
-        subscription = Subscription()
         entry = self._channels.get(channel)
         if entry is None:
             entry = self._channels[channel] = _Channel()
+        subscription = Subscription(entry.confirmed)
         entry.subscriptions.add(subscription)
         try:
             if not entry.confirmed.is_set():

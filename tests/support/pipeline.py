@@ -1,0 +1,186 @@
+"""The product's own parts on real servers in one event loop: from the ledger's first row to the terminal frame."""
+
+import asyncio
+import hashlib
+import json
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from pydantic import SecretStr
+from redis.asyncio import Redis
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from infra.celery.dispatch import Dispatcher
+from infra.policy import load_policy
+from infra.postgres.engine import create_engine
+from infra.postgres.inbox import Inbound, Inbox
+from infra.postgres.sweeps import Sweeps
+from infra.redis.client import create_redis
+from infra.redis.frame_log import FrameLog
+from infra.settings import Settings
+from schemas.agents import Agent, Lane, lane_of
+from schemas.events import TurnSubmitted
+from schemas.frames import WireFrame
+from schemas.ids import TurnId, turn_id_for
+from schemas.names import CELERY_PREFIX, TOPIC_TURNS
+from schemas.policy import Policy
+from simulators.testing import SimulatorHandle, running
+from workers.lanes.process import AgentRuntime, agent_runtime
+from workers.orchestrator.preparation import Preparation
+from workers.orchestrator.router import RuleRouter
+from workers.upkeep.sweep import Sweeper
+
+TENANT = "acme"
+
+
+@dataclass
+class Pipeline:
+    """Everything between the ledger and the screen."""
+
+    engine: AsyncEngine
+    redis: Redis
+    policy: Policy
+    inbox: Inbox
+    preparation: Preparation
+    runtime: AgentRuntime
+    sweeper: Sweeper
+    frames: FrameLog
+    tgi: SimulatorHandle
+    openai: SimulatorHandle
+    _offset: int = field(default=0)
+
+    async def record(self, conversation: str, message: str, *, key: str | None = None) -> TurnId:
+        """Write a message down as the orchestrator would on reading its event."""
+        turn_id = turn_id_for(TENANT, key or uuid.uuid4().hex)
+        event = TurnSubmitted(
+            turn_id=turn_id,
+            tenant_id=TENANT,
+            conversation_id=conversation,
+            channel="test",
+            text=message,
+            body_sha256=hashlib.sha256(message.encode()).hexdigest(),
+        )
+        self._offset += 1
+        await self.inbox.record(TOPIC_TURNS, [Inbound(event, 0, self._offset, None)])
+        return turn_id
+
+    async def queue(self, conversation: str, message: str) -> TurnId:
+        """Record a message and bring it to its lane."""
+        turn_id = await self.record(conversation, message)
+        await self.preparation.run(turn_id)
+        return turn_id
+
+    async def say(self, conversation: str, message: str) -> TurnId:
+        """Carry a message through to its end."""
+        turn_id = await self.queue(conversation, message)
+        await self.answer(turn_id)
+        return turn_id
+
+    async def answer(self, turn_id: TurnId, lane: Lane | None = None) -> None:
+        """Do what a worker does with a hint."""
+        await self.runtime.executor.run(turn_id, lane or lane_of(Agent.DISCOVERY))
+
+    async def row(self, turn_id: TurnId) -> dict[str, object]:
+        """Return the turn's row."""
+        async with self.engine.connect() as connection:
+            found = await connection.execute(
+                text("SELECT * FROM turns WHERE turn_id = CAST(:t AS uuid)"), {"t": turn_id}
+            )
+            return dict(found.mappings().one())
+
+    async def query(self, statement: str, **values: object) -> list[dict[str, object]]:
+        """Run a query."""
+        async with self.engine.connect() as connection:
+            found = await connection.execute(text(statement), values)
+            return [dict(row) for row in found.mappings()] if found.returns_rows else []
+
+    async def log(self, turn_id: TurnId) -> list[WireFrame]:
+        """Return the frames in the turn's log."""
+        return await self.frames.read(turn_id, 0)
+
+    async def hints(self, lane: Lane) -> int:
+        """Return how many hints wait in a lane."""
+        return await self.redis.llen(CELERY_PREFIX + lane.value)
+
+    def calls(self, turn_id: TurnId) -> tuple[int, int]:
+        """Return how often the primary and the frontier model were called for the turn."""
+        return len(self.tgi.requests(turn_id)), len(self.openai.requests(turn_id))
+
+
+def content_of(frames: list[WireFrame]) -> str:
+    """Return the content that a watcher of these frames has on the screen."""
+    deltas = [json.loads(frame.json)["choices"][0]["delta"] for frame in frames]
+    return "".join(delta.get("content", "") for delta in deltas)
+
+
+def quick(policy: Policy, **deadlines: float) -> Policy:
+    """Return the policy with other deadlines, and first-token clocks of half a second."""
+    models = {name: model.model_copy(update={"first_token": 0.5}) for name, model in policy.models.items()}
+    return policy.model_copy(
+        update={"deadlines": policy.deadlines.model_copy(update=deadlines), "models": models}
+    )
+
+
+@asynccontextmanager
+async def pipeline(
+    database_url: str, redis_url: str, *, policy: Policy | None = None, **pacing: float
+) -> AsyncGenerator[Pipeline]:
+    """Build the product's parts around two simulators."""
+    policy = policy or load_policy()
+    async with running("tgi", **pacing) as tgi, running("openai", **pacing) as openai:
+        settings = Settings(
+            redis=redis_url,
+            database=SecretStr(database_url),
+            discovery_base_url=tgi.base_url,
+            frontier_base_url=openai.base_url,
+            metrics_port=-1,
+            drain_seconds=5,
+        )
+        engine, redis = create_engine(database_url), create_redis(redis_url)
+        frames = FrameLog(redis)
+        dispatcher = Dispatcher(redis)
+        inbox = Inbox(engine, deadlines=policy.deadlines, actor="orchestrator@test", history=10)
+        sweeper = Sweeper(
+            engine=engine,
+            sweeps=Sweeps(engine, deadlines=policy.deadlines, actor="upkeep@test"),
+            frames=frames,
+            redis=redis,
+            dispatcher=dispatcher,
+            actor="upkeep@test",
+            bounded_reply=policy.bounded_reply,
+        )
+        async with agent_runtime(settings, policy) as runtime:
+            parts = Pipeline(
+                engine=engine,
+                redis=redis,
+                policy=policy,
+                inbox=inbox,
+                preparation=Preparation(
+                    inbox=inbox, router=RuleRouter(), dispatcher=dispatcher, policy=policy
+                ),
+                runtime=runtime,
+                sweeper=sweeper,
+                frames=frames,
+                tgi=tgi,
+                openai=openai,
+            )
+            await parts.query("INSERT INTO tenants (tenant_id, name) VALUES (:t, 'Acme')", t=TENANT)
+            yield parts
+        await redis.aclose()
+        await engine.dispose()
+
+
+async def until(condition: object, *, seconds: float = 10) -> None:
+    """Wait for an async or plain condition to hold."""
+    async with asyncio.timeout(seconds):
+        while True:
+            assert callable(condition)
+            result = condition()
+            if asyncio.iscoroutine(result):
+                result = await result
+            if result:
+                return
+            await asyncio.sleep(0.02)
