@@ -76,9 +76,7 @@ FLUSHES_PUBLISHED = Counter("fairlead_flushes_published_total", "Calls to Redis 
 
 # A worker that lost its turn tried to write, and was stopped. Single ones follow pauses; many mean that leases
 # are too short.
-STALE_FENCE_REFUSALS = Counter(
-    "fairlead_stale_fence_refusals_total", "Writes of a former owner that were refused", ["store"]
-)
+STALE_FENCE_REFUSALS = Counter("fairlead_stale_fence_refusals_total", "Writes of a former owner that were refused")
 
 # Workers --------------------------------------------------
 
