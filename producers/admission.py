@@ -217,7 +217,7 @@ class Admission:
                 traceparent=current_traceparent(),
             )
             value = event.model_dump_json().encode()
-            await self._producer.send(TOPIC_TURNS, key=key, value=value, headers=envelope.headers())
+            await self._producer.send(TOPIC_TURNS, key=key.encode(), value=value, headers=envelope.headers())
 
 
 _REASONS: Final[dict[type[Exception], str]] = {

@@ -1,0 +1,23 @@
+"""The visitor's way in and out: HTTP, server-sent events, WebSocket, the OpenAI-compatible API.
+
+In the order a request meets them:
+
+- `process`: composes the parts from the settings and serves them until told to stop
+- `parts`: what the routes share
+- `app`: the routes and what surrounds them
+- `limits`: how large and how slow a request may be
+- `problems`: errors as RFC 9457 problem details, or in OpenAI's shape
+- `documents`: the OpenAPI document, with every error in it
+- `auth`: who asks, and what they may do
+- `widget_tokens`: short-lived tokens for visitors of a web page
+- `turns`: submitting a turn and asking how it stands
+- `conversations`: the transcript
+- `watch`: the frames of a turn, every one once, in order, whatever breaks meanwhile
+- `streams`: frames as server-sent events
+- `websocket`: frames of a conversation over one socket
+- `socket_messages`: what a client may send over that socket
+- `openai_api`: chat completions for any OpenAI client
+- `openai_messages`: their shapes
+- `health`: alive, ready, and the numbers
+- `gateway_metrics`: the numbers only a gateway has
+"""

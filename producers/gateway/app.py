@@ -1,0 +1,102 @@
+"""The routes and what surrounds them."""
+
+from collections.abc import Callable, Coroutine, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
+from pydantic_core import from_json
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from producers.gateway import (
+    conversations,
+    documents,
+    health,
+    openai_api,
+    problems,
+    streams,
+    turns,
+    websocket,
+    widget_tokens,
+)
+from producers.gateway.limits import BodyLimit
+from producers.gateway.parts import Parts
+
+_DESCRIPTION = """
+Conversations answered by several agents. Submit a message, watch its frames, or talk to it with any OpenAI client.
+Errors are RFC 9457 problem details (`application/problem+json`), on OpenAI's routes in OpenAI's shape.
+"""
+
+_TAGS = [
+    {"name": "turns", "description": "One message and its answer."},
+    {"name": "conversations", "description": "What was said."},
+    {"name": "openai", "description": "For any OpenAI client."},
+    {"name": "widget", "description": "For visitors of a web page."},
+    {"name": "operations", "description": "For whoever runs this."},
+]
+
+
+class _StrictRequest(Request):
+    """A request whose JSON is strict: UTF-8, no half characters, no NaN, not nested without end."""
+
+    async def json(self) -> Any:
+        """Return the body.
+
+        Raises:
+            ValueError: it is not JSON.
+        """
+        return from_json(await self.body(), allow_inf_nan=False)
+
+
+class StrictJsonRoute(APIRoute):
+    """A route that reads its body with `_StrictRequest`."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return the handler, given a strict request."""
+        handle = super().get_route_handler()
+
+        async def strictly(request: Request) -> Response:
+            return await handle(_StrictRequest(request.scope, request.receive))
+
+        return strictly
+
+
+def create_app(parts: Parts, *, more: Sequence[APIRouter] = ()) -> FastAPI:
+    """Return the application that serves these parts, and the routes of other channels beside its own."""
+    app = FastAPI(
+        title="Fairlead",
+        version=version("fairlead"),
+        description=_DESCRIPTION,
+        openapi_tags=_TAGS,
+        docs_url=None,
+        redoc_url=None,
+        # One span a request and its `traceparent`; no message of an exception, which may quote a visitor.
+        telemetry={"logs": False, "metrics": False, "operation_spans": False, "auto_configure": False},
+        middleware=[
+            Middleware(
+                # Any page may ask: what counts is the bearer token, and that is bound to its origin.
+                CORSMiddleware,
+                allow_origins=["*"],
+                allow_methods=["GET", "POST"],
+                allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "traceparent"],
+                expose_headers=["Retry-After", "Location"],
+                max_age=600,
+            ),
+            Middleware(problems.Surprises),
+            Middleware(BodyLimit, most=parts.max_body_bytes),
+        ],
+    )
+    app.state.parts = parts
+    app.router.route_class = StrictJsonRoute
+    for part in (turns, streams, conversations, openai_api, widget_tokens, health):
+        app.include_router(part.router)
+    app.include_router(websocket.router)
+    for router in more:
+        app.include_router(router)
+    problems.install(app)
+    documents.install(app)
+    return app

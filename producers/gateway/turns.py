@@ -1,0 +1,242 @@
+"""Submitting a turn, and asking how it stands."""
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path
+from pydantic import BaseModel, ConfigDict
+from starlette.requests import Request
+from starlette.responses import Response
+
+from infra.postgres.statements import LedgerUnavailable
+from infra.postgres.views import TurnView, load_ledger, load_turn
+from producers.gateway.auth import Authenticated, Principal, Submitter, check_conversation
+from producers.gateway.documents import error_responses
+from producers.gateway.parts import Parts, PartsOf
+from producers.gateway.problems import unknown_turn
+from schemas.ids import CONVERSATION_PATTERN, TurnId
+from schemas.turns import TurnRequest, TurnState
+
+router = APIRouter(tags=["turns"])
+
+ConversationPath = Annotated[
+    str,
+    Path(
+        pattern=CONVERSATION_PATTERN,
+        description="Chosen by the channel; a new one begins with its first turn.",
+        examples=["demo-1"],
+    ),
+]
+TurnPath = Annotated[str, Path(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", description="A turn's id.")]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        pattern=r"^[\x21-\x7e]{1,255}$",
+        description="Names the message: sent again under the same key it is the same turn.",
+    ),
+]
+
+
+class TurnAccepted(BaseModel):
+    """The turn will be answered, whatever breaks from now on."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "turn_id": "3f9d3f0e-6b5e-5a60-9a4e-0c8d6f1f2a11",
+                    "conversation_id": "demo-1",
+                    "events_url": "https://example.com/v1/turns/3f9d3f0e-6b5e-5a60-9a4e-0c8d6f1f2a11/events",
+                }
+            ]
+        }
+    )
+
+    turn_id: str
+    conversation_id: str
+    events_url: str
+    """Where its frames can be watched."""
+
+
+class Answer(BaseModel):
+    """What the visitor was shown."""
+
+    html: str
+    """Sanitised HTML of a small allow-list."""
+
+
+class Attempt(BaseModel):
+    """One model call, for operators."""
+
+    ordinal: int
+    model: str
+    rescue: bool
+    state: str
+    error: str | None
+    input_tokens: int | None
+    output_tokens: int | None
+    confidence: float | None
+    reserved_at: datetime
+    ended_at: datetime | None
+
+
+class Transition(BaseModel):
+    """One step of the turn's life, for operators."""
+
+    at: datetime
+    from_state: str | None
+    to_state: str
+    epoch: int
+    actor: str
+    note: str | None
+
+
+class Timings(BaseModel):
+    """Seconds from the turn's recording, for operators."""
+
+    head: float | None
+    """Until it was queued on a lane."""
+    visible: float | None
+    """Until the first visible frame."""
+    done: float | None
+
+
+class TurnDetails(BaseModel):
+    """How a turn stands. The last four only for operators."""
+
+    turn_id: str
+    conversation_id: str
+    seq: int | None
+    """Position in the conversation, from 1; None until the turn is recorded."""
+    channel: str | None
+    state: TurnState
+    agent: str | None
+    source: str
+    """Which model call the answer came from: `primary`, `fallback`, `offline` or `none`."""
+    reason: str | None
+    """Why the turn did not end `answered`."""
+    answer: Answer | None
+    """What was shown, once the turn has ended."""
+    created_at: datetime | None
+    done_at: datetime | None
+    attempts: list[Attempt] | None = None
+    events: list[Transition] | None = None
+    timings: Timings | None = None
+    deadline_at: datetime | None = None
+
+
+@router.post(
+    "/v1/conversations/{conversation_id}/turns",
+    operation_id="submitTurn",
+    summary="Submit a message",
+    status_code=202,
+    responses=error_responses(400, 401, 403, 408, 409, 413, 422, 429, 503),
+)
+async def submit_turn(
+    conversation_id: ConversationPath,
+    body: TurnRequest,
+    request: Request,
+    response: Response,
+    principal: Submitter,
+    parts: PartsOf,
+    idempotency_key: IdempotencyKey = None,
+) -> TurnAccepted:
+    """Accept one message. 202 means that it is on the event log and will be answered."""
+    check_conversation(principal, conversation_id)
+    accepted = await parts.admission.submit(
+        principal.tenant,
+        conversation_id,
+        body,
+        idempotency_key=principal.key_for(idempotency_key) if idempotency_key else None,
+        traceparent=request.headers.get("traceparent"),
+        visitor=principal.visitor,
+    )
+    events_url = f"{base_url(parts, request)}/v1/turns/{accepted.turn_id}/events"
+    response.headers["Location"] = events_url.removesuffix("/events")
+    return TurnAccepted(turn_id=accepted.turn_id, conversation_id=conversation_id, events_url=events_url)
+
+
+@router.get(
+    "/v1/turns/{turn_id}",
+    operation_id="getTurn",
+    summary="Ask how a turn stands",
+    response_model_exclude_unset=True,
+    responses=error_responses(401, 403, 404, 422, 503),
+)
+async def get_turn(turn_id: TurnPath, principal: Authenticated, parts: PartsOf) -> TurnDetails:
+    """Return state, agent and answer; with an operator's key also model calls, history and timings."""
+    view = await _find(parts, principal, TurnId(turn_id))
+    if not isinstance(view, TurnView):
+        return view
+    details = details_of(view)
+    return await _with_ledger(parts, view, details) if principal.operator else details
+
+
+def base_url(parts: Parts, request: Request) -> str:
+    """Return where this gateway is reached from outside, without a slash at its end."""
+    return (parts.public_url or str(request.base_url)).rstrip("/")
+
+
+def details_of(view: TurnView) -> TurnDetails:
+    """Return what anyone who may see the turn sees of it."""
+    return TurnDetails(
+        turn_id=view.turn_id,
+        conversation_id=view.conversation_id,
+        seq=view.seq,
+        channel=view.channel,
+        state=view.state,
+        agent=view.agent,
+        source=view.source,
+        reason=view.reason,
+        answer=Answer(html=view.html) if view.done else None,
+        created_at=view.created_at,
+        done_at=view.done_at,
+    )
+
+
+async def _find(parts: Parts, principal: Principal, turn_id: TurnId) -> TurnView | TurnDetails:
+    known = parts.recent.find(turn_id)
+    try:
+        view = await load_turn(parts.engine, turn_id)
+    except LedgerUnavailable:
+        if known is None:
+            raise
+        view = None
+    if view is not None and principal.may_touch(view.tenant_id, view.conversation_id):
+        return view
+    if view is None and known is not None and principal.may_touch(known.tenant, known.conversation_id):
+        # Accepted this moment and not recorded yet: it is not unknown.
+        return TurnDetails(
+            turn_id=turn_id,
+            conversation_id=known.conversation_id,
+            seq=None,
+            channel=None,
+            state=TurnState.RECEIVED,
+            agent=None,
+            source="none",
+            reason=None,
+            answer=None,
+            created_at=None,
+            done_at=None,
+        )
+    raise unknown_turn()
+
+
+async def _with_ledger(parts: Parts, view: TurnView, details: TurnDetails) -> TurnDetails:
+    ledger = await load_ledger(parts.engine, view.turn_id)
+    return details.model_copy(
+        update={
+            "attempts": [Attempt.model_validate(found, from_attributes=True) for found in ledger.attempts],
+            "events": [Transition.model_validate(found, from_attributes=True) for found in ledger.events],
+            "timings": Timings(
+                head=_since(view, view.head_at),
+                visible=_since(view, view.visible_at),
+                done=_since(view, view.done_at),
+            ),
+            "deadline_at": view.deadline_at,
+        }
+    )
+
+
+def _since(view: TurnView, moment: datetime | None) -> float | None:
+    return round((moment - view.created_at).total_seconds(), 6) if moment is not None else None
