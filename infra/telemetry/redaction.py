@@ -79,7 +79,12 @@ _PATTERNS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     (re.compile(r"(\b[a-z][a-z0-9+.\-]*://[^\s:/@]*):[^\s/]+@", re.IGNORECASE), rf"\1:{REDACTED}@"),
     # What libraries append to their messages: pydantic, SQLAlchemy, PostgreSQL.
     (re.compile(r"input_value=.*?(?=, input_type=|$)", re.DOTALL), f"input_value={REDACTED}"),
-    (re.compile(r"\[parameters: .*?\](?=\n|$)", re.DOTALL), f"[parameters: {REDACTED}]"),
+    (re.compile(r"\[parameters: .*?(?:\](?=\n|$)|\Z)", re.DOTALL), f"[parameters: {REDACTED}]"),
+    (
+        re.compile(r"(invalid input for query argument \$\d+(?: in element #\d+[^:]*)?: ).*", re.DOTALL),
+        rf"\1{REDACTED}",
+    ),
+    (re.compile(r"(invalid input (?:syntax|value) for [\w ]+: )[^\n]+"), rf"\1{REDACTED}"),
     (re.compile(r"\b(DETAIL:\s+)[^\n]+"), rf"\1{REDACTED}"),
     # name=value, name: value and "name": "value", quoted for words, bare as well for secrets.
     (

@@ -67,6 +67,9 @@ def test_a_telling_key_shows_no_value(key: str, value: object) -> None:
         f"{{'content': '{PLANTED}'}}",
         f'cut in the middle {{"html_response": "<p>{PLANTED}',
         f"[SQL: UPDATE turns SET x=$1]\n[parameters: ('a', '{PLANTED}')]\n(Background on this error)",
+        f"[SQL: SELECT 1]\n[parameters: ('a ] b', '{PLANTED}', 'cut in the mid",
+        f"invalid input for query argument $6: '{PLANTED}' (expected str, got int)",
+        f'invalid input syntax for type uuid: "{PLANTED}"',
         f"duplicate key value\nDETAIL:  Failing row contains (1, {PLANTED}).",
     ],
 )
