@@ -146,7 +146,7 @@ def _cloud_event_headers() -> Json:
         "ce_id": _text("Unique for each event.", minLength=1),
         "ce_source": _text("The process that told it.", minLength=1),
         "ce_type": _text("What happened.", enum=[TYPE_TURN_SUBMITTED, TYPE_TURN_SETTLED]),
-        "ce_subject": _text("The turn or conversation it is about.", minLength=1),
+        "ce_subject": _text("The conversation it is about.", minLength=1),
         "ce_time": _text("When, RFC 3339 in UTC.", format="date-time"),
         "ce_tenantid": _text("Whose turn it is."),
         "ce_partitionkey": _text("The record's key.", pattern=":"),
