@@ -119,9 +119,7 @@ def content_of(frames: list[WireFrame]) -> str:
 def quick(policy: Policy, **deadlines: float) -> Policy:
     """Return the policy with other deadlines, and first-token clocks of half a second."""
     models = {name: model.model_copy(update={"first_token": 0.5}) for name, model in policy.models.items()}
-    return policy.model_copy(
-        update={"deadlines": policy.deadlines.model_copy(update=deadlines), "models": models}
-    )
+    return policy.model_copy(update={"deadlines": policy.deadlines.model_copy(update=deadlines), "models": models})
 
 
 @asynccontextmanager
@@ -152,25 +150,25 @@ async def pipeline(
             actor="upkeep@test",
             bounded_reply=policy.bounded_reply,
         )
-        async with agent_runtime(settings, policy) as runtime:
-            parts = Pipeline(
-                engine=engine,
-                redis=redis,
-                policy=policy,
-                inbox=inbox,
-                preparation=Preparation(
-                    inbox=inbox, router=RuleRouter(), dispatcher=dispatcher, policy=policy
-                ),
-                runtime=runtime,
-                sweeper=sweeper,
-                frames=frames,
-                tgi=tgi,
-                openai=openai,
-            )
-            await parts.query("INSERT INTO tenants (tenant_id, name) VALUES (:t, 'Acme')", t=TENANT)
-            yield parts
-        await redis.aclose()
-        await engine.dispose()
+        try:
+            async with agent_runtime(settings, policy) as runtime:
+                parts = Pipeline(
+                    engine=engine,
+                    redis=redis,
+                    policy=policy,
+                    inbox=inbox,
+                    preparation=Preparation(inbox=inbox, router=RuleRouter(), dispatcher=dispatcher, policy=policy),
+                    runtime=runtime,
+                    sweeper=sweeper,
+                    frames=frames,
+                    tgi=tgi,
+                    openai=openai,
+                )
+                await parts.query("INSERT INTO tenants (tenant_id, name) VALUES (:t, 'Acme')", t=TENANT)
+                yield parts
+        finally:
+            await redis.aclose()
+            await engine.dispose()
 
 
 async def until(condition: object, *, seconds: float = 10) -> None:

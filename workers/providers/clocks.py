@@ -68,7 +68,8 @@ class Alarm:
     def set(self, due: float) -> None:
         """Let the current task wait until `due`, on the loop's clock."""
         self._due = due
-        self._task = asyncio.current_task()
+        self._task = task = asyncio.current_task()
+        self._cancelling = task.cancelling() if task is not None else 0
         if self._timer is None:
             self._timer = self._loop.call_at(due, self._ring)
         elif self._timer.when() > due:
@@ -97,5 +98,4 @@ class Alarm:
             self._timer = self._loop.call_at(self._due, self._ring)
             return
         self._rang = True
-        self._cancelling = self._task.cancelling()
         self._task.cancel()
