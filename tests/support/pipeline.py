@@ -124,11 +124,19 @@ def quick(policy: Policy, **deadlines: float) -> Policy:
 
 @asynccontextmanager
 async def pipeline(
-    database_url: str, redis_url: str, *, policy: Policy | None = None, **pacing: float
+    database_url: str,
+    redis_url: str,
+    *,
+    policy: Policy | None = None,
+    first_token_ms: float = 0,
+    inter_token_ms: float = 0,
 ) -> AsyncGenerator[Pipeline]:
     """Build the product's parts around two simulators."""
     policy = policy or load_policy()
-    async with running("tgi", **pacing) as tgi, running("openai", **pacing) as openai:
+    async with (
+        running("tgi", first_token_ms=first_token_ms, inter_token_ms=inter_token_ms) as tgi,
+        running("openai", first_token_ms=first_token_ms, inter_token_ms=inter_token_ms) as openai,
+    ):
         settings = Settings(
             redis=redis_url,
             database=SecretStr(database_url),

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from itertools import pairwise
+from typing import cast
 
 import pytest
 
@@ -141,9 +142,8 @@ async def test_turns_of_a_conversation_are_answered_in_order(database_url: str, 
             await wake.subscribe(CHANNEL_WAKE)
             await p.answer(first)
             async with asyncio.timeout(5):
-                message = None
-                while message is None:
-                    message = await wake.get_message(timeout=0.1)
+                while not (message := cast("dict[str, str] | None", await wake.get_message(timeout=0.1))):
+                    pass
 
         assert message["data"] == second
         await p.preparation.run(second)
