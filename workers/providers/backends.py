@@ -3,6 +3,8 @@
 from typing import Final
 from urllib.parse import urlsplit
 
+import httpx2
+
 from infra.settings import Settings
 from schemas.completions import Provider
 from schemas.policy import ModelPolicy, Policy
@@ -14,6 +16,10 @@ from workers.providers.wire import Wire
 _NO_KEY: Final = "-"
 
 
+class AddressInvalid(Exception):
+    """A configured address is none. The message names the setting."""
+
+
 class Backends:
     """Built once per process; every provider shares its connections.
 
@@ -22,7 +28,13 @@ class Backends:
     """
 
     def __init__(self, settings: Settings, policy: Policy) -> None:
-        """Connect to nothing yet: the first call does."""
+        """Connect to nothing yet: the first call does.
+
+        Raises:
+            AddressInvalid: a base URL is none.
+        """
+        _check("FAIRLEAD_DISCOVERY_BASE_URL", settings.discovery_base_url)
+        _check("FAIRLEAD_FRONTIER_BASE_URL", settings.frontier_base_url)
         self._wire = Wire()
         self._models = policy.models
         self._providers: dict[str, Provider] = {
@@ -68,6 +80,16 @@ class Backends:
         return OpenAIProvider(
             name="openai", wire=self._wire, base_url=_v1(url) if url else None, api_key=key or _NO_KEY
         )
+
+
+def _check(setting: str, url: str | None) -> None:
+    """Refuse what is no address: without a scheme, one of the official clients would take it for a model on its hub."""
+    try:
+        if not url or (httpx2.URL(url).scheme in {"http", "https"} and httpx2.URL(url).host):
+            return
+    except httpx2.InvalidURL:
+        pass
+    raise AddressInvalid(f"{setting} is no address; write it as http://host:port or https://host/v1")
 
 
 def _v1(url: str) -> str:
