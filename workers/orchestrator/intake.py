@@ -52,6 +52,8 @@ class Intake:
         producer: takes dead letters.
         dead_letters: their index.
         start: called with each new turn, in order; must not block.
+        topic: the topic the consumer reads.
+        dead_letter_topic: where what is no event goes.
     """
 
     def __init__(
@@ -62,12 +64,16 @@ class Intake:
         producer: EventProducer,
         dead_letters: DeadLetters,
         start: Callable[[TurnId], None],
+        topic: str = TOPIC_TURNS,
+        dead_letter_topic: str = TOPIC_DEAD_LETTERS,
     ) -> None:
         self._consumer = consumer
         self._inbox = inbox
         self._producer = producer
         self._dead_letters = dead_letters
         self._start = start
+        self._topic = topic
+        self._dead_letter_topic = dead_letter_topic
 
     async def run_once(self, *, wait_ms: int = 500) -> int:
         """Take one batch in; returns how many records it had.
@@ -104,7 +110,7 @@ class Intake:
         """Write the batch down; while PostgreSQL is away, intake waits and Kafka keeps everything."""
         while events:
             try:
-                return await self._inbox.record(TOPIC_TURNS, events)
+                return await self._inbox.record(self._topic, events)
             except LedgerUnavailable as error:
                 log.warning("intake_waits", error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
@@ -123,7 +129,7 @@ class Intake:
         record, why = item.record, item.why
         try:
             headers = _dead_letter_headers(item)
-            await self._producer.send(TOPIC_DEAD_LETTERS, key=record.key, value=record.value, headers=headers)
+            await self._producer.send(self._dead_letter_topic, key=record.key, value=record.value, headers=headers)
             await self._dead_letters.bury(
                 Grave(why.reason, "decode", why.error, record.topic, record.partition, record.offset)
             )
