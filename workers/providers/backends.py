@@ -52,6 +52,16 @@ class Backends:
         model = self._models[name]
         return self._providers[model.backend], model
 
+    async def canary(self) -> None:
+        """Make sure that the discovery server has its adapters, where it would not say so itself (TGI).
+
+        Raises:
+            ProviderError: it has not, or does not answer.
+        """
+        discovery = self._providers["discovery"]
+        if isinstance(discovery, TgiProvider):
+            await discovery.canary()
+
     async def aclose(self) -> None:
         """Close every provider, then the connections."""
         for provider in self._providers.values():
@@ -84,12 +94,16 @@ class Backends:
 
 def _check(setting: str, url: str | None) -> None:
     """Refuse what is no address: without a scheme, one of the official clients would take it for a model on its hub."""
+    if not url:
+        return
     try:
-        if not url or (httpx2.URL(url).scheme in {"http", "https"} and httpx2.URL(url).host):
-            return
+        address = httpx2.URL(url)
     except httpx2.InvalidURL:
-        pass
-    raise AddressInvalid(f"{setting} is no address; write it as http://host:port or https://host/v1")
+        address = httpx2.URL("")
+    if address.scheme not in {"http", "https"} or not address.host:
+        raise AddressInvalid(f"{setting} is no address; write it as http://host:port or https://host/v1")
+    if address.userinfo:
+        raise AddressInvalid(f"{setting} holds a password; give the server's key in the setting beside it, _API_KEY")
 
 
 def _v1(url: str) -> str:

@@ -21,8 +21,8 @@ class OpenAIProvider:
     """Streams chat completions with output constrained to a JSON schema.
 
     The official client says where the server is, which key and which headers it gets; the request goes beside it.
-    Through `chat.completions.create` a call of 50 chunks costs 13 times as much CPU, and 2.5 times as much if only
-    the request goes that way and the bytes are read as here (`benchmarks/client.py`). It also would retry, and keep
+    Through `chat.completions.create` a call of 50 chunks costs 12 times as much CPU, nearly 3 times if only the
+    request goes that way and the bytes are read as here (`benchmarks/client.py`). It also would retry, and keep
     a stream open that its consumer has left; the wire does neither.
 
     `adapter` of a request takes the place of its model's name: that is how vLLM knows its LoRA adapters.

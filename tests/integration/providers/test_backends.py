@@ -7,12 +7,11 @@ from pydantic import SecretStr
 
 from infra.policy import load_policy
 from infra.settings import Settings
-from schemas.completions import Finish, InvalidRequest
-from simulators.testing import running
+from schemas.completions import Finish, Incomplete, InvalidRequest, ProviderError, Unavailable
+from simulators.testing import FaultFields, running
 from tests.integration.providers.support import HEAD, asking, raw_server
 from tests.integration.providers.test_wires import finish, token, writes
 from workers.providers.backends import AddressInvalid, Backends
-from workers.providers.tgi import TgiProvider
 
 
 def _settings(**given: object) -> Settings:
@@ -47,11 +46,14 @@ async def test_unknown_models() -> None:
 
 
 @pytest.mark.parametrize("setting", ["discovery_base_url", "frontier_base_url"])
-@pytest.mark.parametrize("url", ["localhost:8080", "file:///etc", "http://", "http://h\x7f", "http://h:port"])
+@pytest.mark.parametrize(
+    "url", ["localhost:8080", "file:///etc", "http://", "http://h\x7f", "http://h:port", "http://u:secret@h"]
+)
 def test_addresses_are_checked_at_start(setting: str, url: str) -> None:
     """What is no address stops the process at its start, naming the setting: a client might take it for a model."""
-    with pytest.raises(AddressInvalid, match=f"FAIRLEAD_{setting.upper()}"):
+    with pytest.raises(AddressInvalid, match=f"FAIRLEAD_{setting.upper()}") as refused:
         Backends(_settings(**{setting: url}), load_policy())
+    assert "secret" not in str(refused.value)
 
 
 async def test_keys_and_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,11 +96,23 @@ async def test_canary() -> None:
     async with running("tgi", models=["discovery"]) as whole, running("tgi", models=["other"]) as bare:
         for simulator, loaded in ((whole, True), (bare, False)):
             backends = Backends(_settings(discovery_base_url=simulator.base_url), load_policy())
-            provider, _ = backends.for_model("discovery-slm")
-            assert isinstance(provider, TgiProvider)
             if loaded:
-                await provider.canary()
+                await backends.canary()
             else:
                 with pytest.raises(InvalidRequest, match="'discovery'"):
-                    await provider.canary()
+                    await backends.canary()
             await backends.aclose()
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind_of_error"),
+    [({"fault": "status", "status": 503}, Unavailable), ({"fault": "close", "after_tokens": 3}, Incomplete)],
+)
+async def test_a_canary_that_gets_no_answer(fields: FaultFields, kind_of_error: type[ProviderError]) -> None:
+    """A server that fails the canary fails it in our words."""
+    async with running("tgi") as simulator:
+        simulator.control(**fields)
+        backends = Backends(_settings(discovery_base_url=simulator.base_url), load_policy())
+        with pytest.raises(kind_of_error):
+            await backends.canary()
+        await backends.aclose()
