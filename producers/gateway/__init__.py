@@ -6,6 +6,7 @@ In the order a request meets them:
 - `parts`: what the routes share
 - `app`: the routes and what surrounds them
 - `limits`: how large and how slow a request may be
+- `strict_json`: bodies read strictly
 - `problems`: errors as RFC 9457 problem details, or in OpenAI's shape
 - `documents`: the OpenAPI document, with every error in it
 - `auth`: who asks, and what they may do

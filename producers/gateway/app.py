@@ -1,16 +1,11 @@
 """The routes and what surrounds them."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Any
 
 from fastapi import APIRouter, FastAPI
-from fastapi.routing import APIRoute
-from pydantic_core import from_json
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import Request
-from starlette.responses import Response
 
 from producers.gateway import (
     conversations,
@@ -40,31 +35,6 @@ _TAGS = [
 ]
 
 
-class _StrictRequest(Request):
-    """A request whose JSON is strict: UTF-8, no half characters, no NaN, not nested without end."""
-
-    async def json(self) -> Any:
-        """Return the body.
-
-        Raises:
-            ValueError: it is not JSON.
-        """
-        return from_json(await self.body(), allow_inf_nan=False)
-
-
-class StrictJsonRoute(APIRoute):
-    """A route that reads its body with `_StrictRequest`."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Return the handler, given a strict request."""
-        handle = super().get_route_handler()
-
-        async def strictly(request: Request) -> Response:
-            return await handle(_StrictRequest(request.scope, request.receive))
-
-        return strictly
-
-
 def create_app(parts: Parts, *, more: Sequence[APIRouter] = ()) -> FastAPI:
     """Return the application that serves these parts, and the routes of other channels beside its own."""
     app = FastAPI(
@@ -91,7 +61,6 @@ def create_app(parts: Parts, *, more: Sequence[APIRouter] = ()) -> FastAPI:
         ],
     )
     app.state.parts = parts
-    app.router.route_class = StrictJsonRoute
     for part in (turns, streams, conversations, openai_api, widget_tokens, health):
         app.include_router(part.router)
     app.include_router(websocket.router)

@@ -10,10 +10,11 @@ from producers.gateway.auth import Authenticated, check_conversation
 from producers.gateway.documents import error_responses
 from producers.gateway.parts import PartsOf
 from producers.gateway.problems import ProblemError
+from producers.gateway.strict_json import StrictJsonRoute
 from producers.gateway.turns import Answer, ConversationPath
 from schemas.turns import TurnState
 
-router = APIRouter(tags=["conversations"])
+router = APIRouter(tags=["conversations"], route_class=StrictJsonRoute)
 
 
 class TranscriptTurn(BaseModel):

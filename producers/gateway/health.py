@@ -13,13 +13,14 @@ from starlette.responses import JSONResponse, Response
 from infra.postgres.statements import LedgerUnavailable, row
 from infra.telemetry.metrics import render_metrics
 from producers.gateway.parts import Parts, PartsOf
+from producers.gateway.strict_json import StrictJsonRoute
 
 STUCK_SECONDS: Final = 15.0
 PROBE_SECONDS: Final = 2.0
 
 State = Literal["ok", "down"]
 
-router = APIRouter(tags=["operations"])
+router = APIRouter(tags=["operations"], route_class=StrictJsonRoute)
 
 
 class Health(BaseModel):

@@ -35,6 +35,7 @@ from producers.gateway.openai_messages import (
 from producers.gateway.parts import Parts, PartsOf
 from producers.gateway.problems import ProblemError, sentences
 from producers.gateway.streams import EventStream, events
+from producers.gateway.strict_json import StrictJsonRoute
 from producers.gateway.turns import IdempotencyKey
 from producers.gateway.watch import FROM_THE_START, Located, Telling
 from schemas.frames import MODEL_NAME, WireFrame
@@ -47,7 +48,7 @@ RELEASED: Final = 1_767_225_600
 
 _CONVERSATION = re.compile(CONVERSATION_PATTERN)
 
-router = APIRouter(tags=["openai"])
+router = APIRouter(tags=["openai"], route_class=StrictJsonRoute)
 
 ConversationHeader = Annotated[
     str | None,

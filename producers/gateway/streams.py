@@ -16,6 +16,7 @@ from producers.gateway.documents import error_responses, event_stream
 from producers.gateway.gateway_metrics import CUT_WATCHERS, FRAMES_SENT, RESUMES, WATCHERS
 from producers.gateway.parts import Parts, PartsOf
 from producers.gateway.problems import unknown_turn
+from producers.gateway.strict_json import StrictJsonRoute
 from producers.gateway.turns import TurnPath
 from producers.gateway.watch import FROM_THE_START, Located, Telling
 from schemas.frames import WireFrame
@@ -33,7 +34,7 @@ BeforeDone = Callable[[WireFrame], Awaitable[bytes]]
 
 _log = structlog.stdlib.get_logger()
 
-router = APIRouter(tags=["turns"])
+router = APIRouter(tags=["turns"], route_class=StrictJsonRoute)
 
 
 class EventStream(StreamingResponse):

@@ -14,10 +14,11 @@ from producers.gateway.auth import Authenticated, Principal, Submitter, check_co
 from producers.gateway.documents import error_responses
 from producers.gateway.parts import Parts, PartsOf
 from producers.gateway.problems import unknown_turn
+from producers.gateway.strict_json import StrictJsonRoute
 from schemas.ids import CONVERSATION_PATTERN, TurnId
 from schemas.turns import TurnRequest, TurnState
 
-router = APIRouter(tags=["turns"])
+router = APIRouter(tags=["turns"], route_class=StrictJsonRoute)
 
 ConversationPath = Annotated[
     str,

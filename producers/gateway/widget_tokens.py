@@ -22,6 +22,7 @@ from infra.postgres.views import load_transcript
 from producers.gateway.documents import error_responses
 from producers.gateway.parts import Parts, PartsOf
 from producers.gateway.problems import ProblemError, forbidden
+from producers.gateway.strict_json import StrictJsonRoute
 from schemas.ids import ConversationId
 
 AUDIENCE: Final = "widget"
@@ -32,7 +33,7 @@ RENEWAL_SECONDS: Final = 86_400
 _ALGORITHM: Final = "HS256"
 _REQUIRED: Final = ["aud", "exp", "iat", "jti", "tenant", "conversation", "origin"]
 
-router = APIRouter(tags=["widget"])
+router = APIRouter(tags=["widget"], route_class=StrictJsonRoute)
 
 
 class TokenExpired(Exception):
