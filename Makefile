@@ -33,3 +33,39 @@ setup: $(VENV)/.ready  ## Build the environment in .venv from the locked, hashed
 lock:  ## Refresh requirements.lock (and the lock of uv itself)
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml requirements-build.in -o requirements.lock
 	echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header - -o requirements-uv.lock
+
+.PHONY: check
+check: setup  ## Everything quick: format, lint, types, import contracts, drift of generated documents
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/basedpyright --level error
+	$(BIN)/lint-imports --no-cache > .cache/tmp/imports.txt || { cat .cache/tmp/imports.txt; exit 1; }
+	$(BIN)/python -m cli.main contracts --check
+
+.PHONY: kafka
+kafka:  ## Fetch Apache Kafka's jars for the tests (needs Java 17 and Maven)
+	@mkdir -p .cache/tmp
+	mvn -B -q -f tests/kafka/pom.xml -Dmaven.repo.local=$(CURDIR)/.cache/m2 package
+
+# Apache Kafka is tested wherever Java and Maven are; the tests say so where they are not.
+.PHONY: kafka-if-possible
+kafka-if-possible:
+	@if command -v java >/dev/null && command -v mvn >/dev/null; then $(MAKE) --no-print-directory kafka; else \
+	  echo "Java or Maven is missing: tests on Apache Kafka will be skipped"; fi
+
+.PHONY: test
+test: check kafka-if-possible  ## Everything CI runs: checks, unit, integration on both brokers, acceptance
+	$(BIN)/pytest -n 2 --dist loadgroup
+
+.PHONY: format
+format: setup  ## Format the code and apply the safe fixes of the linter
+	$(BIN)/ruff format --quiet .
+	$(BIN)/ruff check --quiet --fix .
+
+.PHONY: contracts
+contracts: setup  ## Write the JSON Schemas, AsyncAPI and OpenAPI documents in docs/
+	$(BIN)/python -m cli.main contracts
+
+.PHONY: clean
+clean:  ## Remove the environment, caches and state in this directory
+	rm -rf .venv .cache .fairlead .pytest_cache .ruff_cache .hypothesis build *.egg-info

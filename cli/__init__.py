@@ -9,5 +9,6 @@
 - `doctor`: what is missing or unreachable, and how to mend it
 - `chat`: talking to a running system
 - `demo`: a visible conversation, from nothing
+- `asyncapi`: the three topics as a document
 - `contracts`: JSON Schemas, AsyncAPI and OpenAPI documents
 """

@@ -1,1 +1,12 @@
-"""."""
+"""Adapters, one folder per technology, and how processes are set up.
+
+- `settings`: where things are and what they may know
+- `policy`: reading the policy file
+- `kafka`: events in and out
+- `postgres`: the ledger: every transition of a turn
+- `celery`: hints on the lanes
+- `redis`: live frames, their log, and wake-ups
+- `telemetry`: logs, traces, metrics
+- `processes`: how every asyncio process starts and stops
+- `embedded`: real servers from wheels, supervised, for one machine
+"""

@@ -2,10 +2,14 @@
 
 - `engine`: the connection pool
 - `migrate`: the schema, brought up to date
+- `statements`: one statement, one round trip; what PostgreSQL's absence looks like
 - `tenants`: tenants, API keys and site keys
 - `idempotency`: which message a key stands for
-- `turns`: every transition of a turn, each one compare-and-set
+- `inbox`: recording, preparing and queueing a turn
+- `claims`: taking a turn, its latches, its lease
+- `settlement`: ending a turn
+- `sweeps`: what nobody is working on any more
 - `views`: reading turns for watchers and operators
 - `outbox`: what must reach Kafka after a transaction
-- `dead_letters`: the index of turns that left their lane
+- `dead_letters`: the index of records that never became turns
 """
