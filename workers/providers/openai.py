@@ -63,7 +63,7 @@ class OpenAIProvider:
         )
         try:
             if reply.status != 200:
-                raise from_status(reply.status, await reply.read_all())
+                raise from_status(reply.status, await reply.read_error())
             reply.expect_events()
             async for item in read_answer(reply, ChatChunks()):
                 yield item

@@ -133,13 +133,13 @@ class TgiProvider:
                     do_sample=False,
                     return_full_text=False,
                 )
+            return _scored(answer)
         except TimeoutError:
             raise TimedOut(f"the model server gave no canary answer within {CANARY_SECONDS:g} s") from None
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, AttributeError):
             raise Malformed("the canary's answer is not one of TGI; is the address such a server's?") from None
         finally:
             _SEAT.reset(seated)
-        return _scored(answer)
 
     def _client(self, connect: float, headers: Mapping[str, str]) -> AsyncInferenceClient:
         # The wire takes the seconds as those to connect; the other clocks are not the client's.
@@ -170,7 +170,7 @@ class _Seat:
     async def _take(self, response: httpx2.Response) -> None:
         # Raised here, before the client sees the status: to some of 400 it would answer with a second request.
         if response.status_code != 200:
-            raise from_status(response.status_code, await response.aread())
+            raise from_status(response.status_code, await reply_of(response).read_error())
         self._reply = reply_of(response)
 
 
@@ -184,8 +184,9 @@ def _make_client() -> httpx2.AsyncClient:
 
 
 def _scored(answer: TextGenerationOutput) -> Scored:
-    tokens = answer.details.tokens if answer.details is not None else ()
-    return tuple((token.id, token.logprob) for token in tokens)
+    if answer.details is None or not answer.details.tokens:
+        raise ValueError("no tokens")
+    return tuple((token.id, token.logprob) for token in answer.details.tokens)
 
 
 def _same(one: Scored, other: Scored) -> bool:

@@ -7,7 +7,6 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import httpx2
-from multidict import CIMultiDictProxy
 
 from schemas.completions import Incomplete, Malformed, ProviderError, TimedOut, Unavailable
 
@@ -16,6 +15,7 @@ KEEPALIVE_SECONDS: Final = 4.0
 
 Headers: TypeAlias = Mapping[str, str] | Iterable[tuple[str, str]]
 
+_MOST_ERROR_BYTES: Final = 65_536
 _EVENT_STREAM: Final = "text/event-stream"
 _REPLY: Final = "fairlead.reply"
 
@@ -31,7 +31,7 @@ class Reply:
         self._content = response.content
 
     @property
-    def headers(self) -> CIMultiDictProxy[str]:
+    def headers(self) -> Mapping[str, str]:
         """Names in any case."""
         return self._response.headers
 
@@ -48,9 +48,15 @@ class Reply:
                 "the model server closed the connection inside its answer; look at its log for a crash"
             ) from error
 
-    async def read_all(self) -> bytes:
-        """Return the rest of the body."""
-        return b"".join([data async for data in self])
+    async def read_error(self) -> bytes:
+        """Return the body of an error, as far as it comes and is of a size to be one."""
+        body = b""
+        try:
+            while len(body) < _MOST_ERROR_BYTES and (data := await self.read()):
+                body += data
+        except Incomplete:
+            return body
+        return body
 
     async def __aiter__(self) -> AsyncGenerator[bytes]:
         while data := await self.read():

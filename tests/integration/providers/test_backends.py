@@ -7,7 +7,7 @@ from pydantic import SecretStr
 
 from infra.policy import load_policy
 from infra.settings import Settings
-from schemas.completions import Finish, Incomplete, InvalidRequest, ProviderError, Unavailable
+from schemas.completions import Finish, Incomplete, InvalidRequest, Malformed, ProviderError, Unavailable
 from simulators.testing import FaultFields, running
 from tests.integration.providers.support import HEAD, asking, raw_server
 from tests.integration.providers.test_wires import finish, token, writes
@@ -114,5 +114,15 @@ async def test_a_canary_that_gets_no_answer(fields: FaultFields, kind_of_error: 
         simulator.control(**fields)
         backends = Backends(_settings(discovery_base_url=simulator.base_url), load_policy())
         with pytest.raises(kind_of_error):
+            await backends.canary()
+        await backends.aclose()
+
+
+async def test_a_canary_at_another_address() -> None:
+    """A server that is no TGI gives a malformed canary, not a missing adapter."""
+    page = HEAD.replace(b"text/event-stream", b"application/json") + b'[{"generated_text": "Hello"}]'
+    async with raw_server(writes(page)) as server:
+        backends = Backends(_settings(discovery_base_url=server.url), load_policy())
+        with pytest.raises(Malformed):
             await backends.canary()
         await backends.aclose()

@@ -11,6 +11,7 @@ from itertools import repeat
 import pytest
 
 from schemas.completions import (
+    BackendFailed,
     Delta,
     Finish,
     Incomplete,
@@ -149,6 +150,15 @@ async def test_not_an_event_stream(kind: Kind, kind_of_page: bytes) -> None:
     async with raw_server(writes(page)) as server, way_to(kind, server.url) as way:
         with pytest.raises(Malformed, match="no event stream"):
             await items_of(way)
+
+
+async def test_an_error_page_without_an_end(kind: Kind) -> None:
+    """Of an error's body no more is read than an error needs, however much there is."""
+    head = b"HTTP/1.1 500 Oh\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    async with raw_server(drips(head, b"x" * 50_000)) as server, way_to(kind, server.url) as way:
+        with pytest.raises(BackendFailed):
+            await items_of(way, ModelClocks(2, 10, 10, 20))
+        await hung_up(server)
 
 
 async def test_redirects_are_not_followed(kind: Kind) -> None:
