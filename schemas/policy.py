@@ -81,3 +81,7 @@ class Policy(_Frozen):
         """Return the clocks of one call to `model`."""
         d = self.deadlines
         return ModelClocks(d.connect, self.models[model].first_token, d.between_tokens, d.stream)
+
+    def served_by(self, backend: str) -> list[str]:
+        """Return the names under which the models of a backend are known at its server."""
+        return [model.model for model in self.models.values() if model.backend == backend]

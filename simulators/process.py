@@ -10,6 +10,8 @@ from typing import Literal, TypeAlias
 import uvloop
 from aiohttp import web
 
+from infra.policy import load_policy
+from infra.settings import Settings
 from simulators.control import CONTROL, JOURNAL, Control, control_routes
 from simulators.journal import Journal
 from simulators.openai import MODELS, openai_routes
@@ -84,8 +86,16 @@ def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT. `port_file` receives the base URL once the simulator listens."""
     pacing = Pacing(first_token_ms=first_token_ms, inter_token_ms=inter_token_ms)
-    app = create_app(dialect, pacing=pacing, models=models)
+    app = create_app(dialect, pacing=pacing, models=models or _models_of_policy(dialect))
     uvloop.run(_until_stopped(app, host, port, port_file))
+
+
+def _models_of_policy(dialect: Dialect) -> Sequence[str]:
+    """What the product will ask for, besides the defaults."""
+    policy = load_policy(Settings().policy)
+    adapters = [model.adapter for model in policy.models.values() if model.adapter]
+    asked = adapters if dialect == "tgi" else [*policy.served_by("frontier"), *adapters]
+    return list(dict.fromkeys([*DEFAULT_MODELS[dialect], *asked]))
 
 
 async def _until_stopped(app: web.Application, host: str, port: int, port_file: Path | None) -> None:

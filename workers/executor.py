@@ -1,6 +1,7 @@
 """The middle of the system: one turn from claim to settlement."""
 
 import asyncio
+import time
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -148,6 +149,8 @@ class Executor:
         first = not writer.started
         if first and not writer.silent and not await self.claims.latch_visible(claim, ordinal):
             return False
+        if first:
+            metrics.FIRST_FRAME.labels(claim.agent).observe(claim.age + time.monotonic() - writer.opened)
         writer.write(html)
         self.publisher.submit(writer, urgent=first)
         return True

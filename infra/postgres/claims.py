@@ -18,6 +18,7 @@ SELECT t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.epoch, t.channe
        l.ordinal, l.model, extract(epoch FROM t.created_at)::bigint AS created,
        extract(epoch FROM clock_timestamp() - t.head_at)::float AS waited,
        extract(epoch FROM t.deadline_at - clock_timestamp())::float AS remaining,
+       extract(epoch FROM clock_timestamp() - t.created_at)::float AS age,
        {HISTORY_SQL} AS past
 FROM claimed t CROSS JOIN ledger l
 """  # noqa: S608  (HISTORY_SQL is a constant)
@@ -141,6 +142,8 @@ class Claim:
     """Seconds between dispatch and claim."""
     remaining: float
     """Seconds to the turn's deadline."""
+    age: float
+    """Seconds between recording and claim."""
     past: tuple[PastTurn, ...]
     brought: tuple[tuple[str, str], ...]
     traceparent: str | None
@@ -240,6 +243,7 @@ def _claim(r: RowMapping) -> Claim:
         created=r["created"],
         waited=r["waited"] or 0.0,
         remaining=r["remaining"],
+        age=r["age"],
         past=past_turns(r["past"]),
         brought=brought_along(r["history"]),
         traceparent=r["traceparent"],

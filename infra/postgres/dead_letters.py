@@ -14,6 +14,11 @@ VALUES (:reason, :stage, :error, :topic, :partition, :offset)
 ON CONFLICT DO NOTHING
 """)
 
+_UNANSWERED = text("""
+SELECT count(*) AS n, coalesce(extract(epoch FROM clock_timestamp() - min(created_at)), 0)::float AS oldest
+FROM dead_letters WHERE state = 'unanswered'
+""")
+
 
 @dataclass(frozen=True, slots=True)
 class Grave:
@@ -51,3 +56,8 @@ class DeadLetters:
                 "offset": grave.offset,
             },
         )
+
+    async def unanswered(self) -> tuple[int, float]:
+        """Return how many nobody has answered, and the age of the oldest in seconds."""
+        [found] = await rows(self._engine, _UNANSWERED, {})
+        return found["n"], found["oldest"]

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from infra.postgres.statements import LedgerUnavailable
+from infra.postgres.statements import LedgerUnavailable, rows
 from schemas.envelope import Headers
 
 _ONE_RELAY = text("SELECT pg_try_advisory_xact_lock(:key) AS got")
@@ -72,9 +72,8 @@ class Outbox:
 
     async def waiting(self) -> tuple[int, float]:
         """Return how many records wait, and the age of the oldest in seconds."""
-        async with self._engine.connect() as connection:
-            found = (await connection.execute(_WAITING)).mappings().one()
-            return found["waiting"], found["oldest"]
+        [found] = await rows(self._engine, _WAITING, {})
+        return found["waiting"], found["oldest"]
 
 
 def _record(r: RowMapping) -> OutboxRecord:

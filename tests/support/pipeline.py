@@ -135,7 +135,12 @@ async def pipeline(
     policy = policy or load_policy()
     async with (
         running("tgi", first_token_ms=first_token_ms, inter_token_ms=inter_token_ms) as tgi,
-        running("openai", first_token_ms=first_token_ms, inter_token_ms=inter_token_ms) as openai,
+        running(
+            "openai",
+            first_token_ms=first_token_ms,
+            inter_token_ms=inter_token_ms,
+            models=policy.served_by("frontier"),
+        ) as openai,
     ):
         settings = Settings(
             redis=redis_url,

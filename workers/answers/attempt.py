@@ -1,10 +1,12 @@
 """One model call, from its first byte to its end, as the visitor may see it."""
 
 import math
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from infra.telemetry import metrics
 from schemas.completions import CompletionRequest, Delta, Finish, Malformed, Provider, ProviderError
 from schemas.outcomes import Answer, Answered, AttemptEnding, FailedUnseen, LeaseLost, Source, Truncated
 from workers.answers.extract import FieldScanner, MalformedAnswer
@@ -59,9 +61,15 @@ async def run_attempt(
     """
     reading = _Reading()
     error: ProviderError
+    asked: float | None = time.monotonic()
     try:
         async with aclosing(provider.stream(request)) as stream:
             async for item in stream:
+                if asked is not None:
+                    metrics.MODEL_FIRST_TOKEN.labels(request.model, str(request.ordinal)).observe(
+                        time.monotonic() - asked
+                    )
+                    asked = None
                 if (shown := reading.feed(item)) and not await show(shown):
                     return LeaseLost()
         if (shown := reading.close()) and not await show(shown):

@@ -7,6 +7,7 @@ from typing import Final
 
 from structlog import get_logger
 
+from infra.postgres.statements import LedgerUnavailable
 from infra.redis.frame_log import Append, FrameLog, FramesUnavailable, Verdict
 from infra.telemetry import metrics
 from workers.answers.writer import FrameWriter
@@ -15,6 +16,9 @@ log = get_logger(__name__)
 
 FLUSH_SECONDS: Final = 0.04
 """How long later pieces of an answer may wait for company. The first piece never waits."""
+
+RETRY_SECONDS: Final = 0.5
+"""Between flushes while Redis does not answer."""
 
 MAX_TURNS_PER_SCRIPT: Final = 100
 """Redis runs a script alone: this keeps one under a few milliseconds."""
@@ -33,16 +37,32 @@ class Publisher:
         self._still_owner = still_owner
         self._urgent: dict[FrameWriter, None] = {}
         self._waiting: dict[FrameWriter, None] = {}
-        self._wake = asyncio.Event()
         self._confirmed: dict[FrameWriter, asyncio.Future[None]] = {}
+        self._wake = asyncio.Event()
+        self._tick: asyncio.TimerHandle | None = None
+        self._ticked = False
+        self._next_tick = 0.0
 
     def submit(self, writer: FrameWriter, *, urgent: bool) -> None:
         """Note that a writer has something to flush."""
         if writer.silent:
             return
-        (self._urgent if urgent else self._waiting)[writer] = None
-        if urgent or not self._wake.is_set():
+        if urgent:
+            self._urgent[writer] = None
             self._wake.set()
+        else:
+            self._waiting[writer] = None
+            self._set_tick()
+
+    def _set_tick(self, *, after: float = 0.0) -> None:
+        # One timer for all that wait: most pieces cost no wake-up at all.
+        if self._tick is None:
+            loop = asyncio.get_running_loop()
+            self._tick = loop.call_at(max(loop.time() + after, self._next_tick), self._on_tick)
+
+    def _on_tick(self) -> None:
+        self._tick, self._ticked = None, True
+        self._wake.set()
 
     async def drain(self, writer: FrameWriter) -> None:
         """Return once the log has all of this writer's frames, or cannot have them.
@@ -57,31 +77,20 @@ class Publisher:
 
     async def run(self) -> None:
         """Flush for ever."""
-        loop = asyncio.get_running_loop()
-        next_flush = 0.0
         while True:
             await self._wake.wait()
-            if not self._urgent and (pause := next_flush - loop.time()) > 0:
-                await self._nap(pause)
             self._wake.clear()
-            due = dict.fromkeys(self._urgent)
-            self._urgent.clear()
-            if loop.time() >= next_flush:
+            due, self._urgent = self._urgent, {}
+            if self._ticked:
                 due |= self._waiting
-                self._waiting.clear()
-                next_flush = loop.time() + FLUSH_SECONDS
-            elif self._waiting:
-                self._wake.set()
-            await self.flush(list(due))
-
-    async def _nap(self, seconds: float) -> None:
-        # An urgent writer sets the event again; clearing it first lets that end the nap.
-        self._wake.clear()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            self._wake.set()
+                self._waiting, self._ticked = {}, False
+                self._next_tick = asyncio.get_running_loop().time() + FLUSH_SECONDS
+            try:
+                await self.flush(list(due))
+            except Exception:
+                log.exception("flush_failed", turns=len(due))
+                for writer in due:
+                    self._give_up(writer)
 
     async def flush(self, writers: list[FrameWriter]) -> None:
         """Send what these writers hold, in as few scripts as may be."""
@@ -122,11 +131,10 @@ class Publisher:
                 writer.lost.set()
             elif await self._frames.rewrite(writer.stream, writer.logged()) is Verdict.OK:
                 writer.confirm_all()
-                self._waiting[writer] = None
-                self._wake.set()
+                self.submit(writer, urgent=False)
             else:
                 writer.lost.set()
-        except FramesUnavailable:
+        except (FramesUnavailable, LedgerUnavailable):
             self._give_up(writer)
 
     def _give_up(self, writer: FrameWriter) -> None:
@@ -136,7 +144,7 @@ class Publisher:
             future.set_result(None)
         else:
             self._waiting[writer] = None
-            asyncio.get_running_loop().call_later(0.5, self._wake.set)
+            self._set_tick(after=RETRY_SECONDS)
 
     def _release(self, writer: FrameWriter) -> None:
         if writer in self._confirmed and (writer.lost.is_set() or not writer.waiting):

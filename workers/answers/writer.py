@@ -1,6 +1,7 @@
 """One turn's visible content, numbered, on its way to the frame log."""
 
 import asyncio
+import time
 
 from infra.redis.frame_log import Append, Stream
 from schemas.frames import SEQ_ROUTED, Phase, TurnStreamInfo, WireFrame, frames_of, render
@@ -21,6 +22,7 @@ class FrameWriter:
         self.stream = stream
         self.info = info
         self.silent = silent
+        self.opened = time.monotonic()
         self.lost = asyncio.Event()
         """Set when the fence says that someone else owns the turn."""
         self._pieces: list[str] = []

@@ -14,6 +14,7 @@ from structlog import get_logger
 from infra.celery.dispatch import Dispatcher
 from infra.kafka.producer import EventProducer
 from infra.policy import load_policy
+from infra.postgres.dead_letters import DeadLetters
 from infra.postgres.engine import create_engine
 from infra.postgres.outbox import Outbox
 from infra.postgres.statements import LedgerUnavailable
@@ -41,6 +42,7 @@ class Upkeep:
     sweeper: Sweeper
     relay: Relay
     outbox: Outbox
+    dead_letters: DeadLetters
     seconds: float
     succeeded: dict[str, float] = field(default_factory=dict[str, float])
 
@@ -53,6 +55,9 @@ class Upkeep:
         waiting, oldest = await self.outbox.waiting()
         metrics.OUTBOX_WAITING.set(waiting)
         metrics.OUTBOX_OLDEST.set(oldest)
+        unanswered, oldest = await self.dead_letters.unanswered()
+        metrics.DEAD_LETTERS_UNANSWERED.set(unanswered)
+        metrics.DEAD_LETTERS_OLDEST.set(oldest)
 
     async def relay_for_ever(self) -> None:
         """Publish while there is something, else rest."""
@@ -108,7 +113,9 @@ async def upkeep(settings: Settings) -> AsyncGenerator[Upkeep]:
         bounded_reply=policy.bounded_reply,
     )
     try:
-        yield Upkeep(sweeper, Relay(outbox=outbox, producer=producer), outbox, settings.upkeep_seconds)
+        yield Upkeep(
+            sweeper, Relay(outbox=outbox, producer=producer), outbox, DeadLetters(engine), settings.upkeep_seconds
+        )
     finally:
         await producer.stop()
         await redis.aclose()
