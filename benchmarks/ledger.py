@@ -1,0 +1,94 @@
+"""Turns in the ledger, ready for a worker to take: the bench's stand-in for everything before a lane."""
+
+import hashlib
+import json
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from infra.policy import load_policy
+from infra.postgres.engine import create_engine
+from infra.postgres.inbox import Inbound, Inbox
+from infra.postgres.statements import row, rows
+from schemas.events import TurnSubmitted
+from schemas.ids import TurnId, turn_id_for
+from schemas.names import TOPIC_TURNS
+
+TENANT: Final = "bench"
+_ACTOR: Final = "orchestrator@bench"
+_PLAN: Final = {"agent": "discovery", "primary": "discovery-slm", "fallback": "frontier", "direct": False, "why": "-"}
+
+_QUEUE = text("""
+UPDATE turns SET state = 'queued', epoch = 1, agent = 'discovery', plan = CAST(:plan AS jsonb), hints = 1,
+       head_at = clock_timestamp(), hinted_at = clock_timestamp()
+WHERE turn_id = ANY(CAST(:turns AS uuid[]))
+""")
+
+_STAND = text("""
+SELECT count(*) FILTER (WHERE done_at IS NULL)::int AS open,
+       count(*) FILTER (WHERE state = 'answered' AND source = 'primary')::int AS answered,
+       extract(epoch FROM max(done_at))::float AS last
+FROM turns WHERE turn_id = ANY(CAST(:turns AS uuid[]))
+""")
+
+
+class Ledger:
+    """Writes turns down and looks how they stand."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._inbox = Inbox(engine, deadlines=load_policy().deadlines, actor=_ACTOR, history=0)
+        self._offset = 0
+
+    async def queued(self, count: int, message: str) -> list[TurnId]:
+        """Write down so many first turns of conversations, each open to the lane of discovery."""
+        batch = [self._inbound(message) for _ in range(count)]
+        await self._inbox.record(TOPIC_TURNS, batch)
+        turns = [TurnId(item.event.turn_id) for item in batch]
+        await rows(self._engine, _QUEUE, {"plan": json.dumps(_PLAN), "turns": turns})
+        return turns
+
+    async def ended(self, turns: Sequence[TurnId]) -> float | None:
+        """Return when the last of the turns ended, in Unix seconds, once all have.
+
+        Raises:
+            RuntimeError: one of them was not answered by its first model.
+        """
+        found = await row(self._engine, _STAND, {"turns": list(turns)})
+        if found is None or found["open"]:
+            return None
+        if found["answered"] != len(turns):
+            raise RuntimeError(f"{found['answered']} of {len(turns)} turns were answered; see the processes' logs.")
+        return float(found["last"])
+
+    def _inbound(self, message: str) -> Inbound:
+        name = uuid.uuid4().hex
+        self._offset += 1
+        event = TurnSubmitted(
+            turn_id=turn_id_for(TENANT, name),
+            tenant_id=TENANT,
+            conversation_id=name,
+            channel="bench",
+            text=message,
+            body_sha256=hashlib.sha256(message.encode()).hexdigest(),
+        )
+        return Inbound(event, 0, self._offset, None)
+
+
+@asynccontextmanager
+async def open_ledger(database: str) -> AsyncGenerator[Ledger]:
+    """Give the ledger of a database while the context lasts; it has a tenant for the bench."""
+    engine = create_engine(database, pool_size=2, name="fairlead-bench")
+    try:
+        await rows(
+            engine,
+            text("INSERT INTO tenants (tenant_id, name) VALUES (:t, 'Bench') ON CONFLICT DO NOTHING"),
+            {"t": TENANT},
+        )
+        yield Ledger(engine)
+    finally:
+        await engine.dispose()
