@@ -134,8 +134,13 @@ class Hub:
 
     @property
     def channels(self) -> int:
-        """How many channels are subscribed."""
+        """How many channels are watched."""
         return len(self._channels)
+
+    @property
+    def listeners(self) -> int:
+        """How many subscriptions Redis has confirmed."""
+        return sum(len(entry.subscriptions) for entry in self._channels.values() if entry.confirmed.is_set())
 
     async def start(self) -> None:
         """Connect in the background; a Redis that is down is no error."""
@@ -205,7 +210,7 @@ class Hub:
                 if failures in (0, 1):
                     _log.warning("redis_hub_lost", error=type(error).__name__)
             self._beat = time.monotonic()
-            await asyncio.sleep(_BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS)) - 1])
+            await asyncio.sleep(_BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS) - 1)])
 
     async def _listen(self) -> None:
         """Connect, subscribe to everything watched and hand messages over until the connection breaks."""

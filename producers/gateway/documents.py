@@ -35,9 +35,16 @@ def error_responses(*statuses: int, openai: bool = False) -> Responses:
 
 def event_stream(description: str, *, headers: dict[str, JsonValue] | None = None) -> dict[str, Any]:
     """Return the OpenAPI response of a stream of server-sent events."""
+    # The schema of one event, as OpenAPI 3.2 describes streams.
     schema = {
-        "type": "string",
-        "description": "`id: <seq>`, `data: <chat.completion.chunk>` for each frame; `data: [DONE]` last.",
+        "type": "object",
+        "description": "One event: a frame (`id` is its number), or the closing `[DONE]`.",
+        "required": ["data"],
+        "properties": {
+            "id": {"type": "string", "pattern": "^[0-9]+$"},
+            "event": {"type": "string"},
+            "data": {"type": "string", "description": "A `chat.completion.chunk` as JSON, or `[DONE]`."},
+        },
     }
     return {"description": description, "content": {"text/event-stream": {"schema": schema}}, "headers": headers or {}}
 
@@ -99,8 +106,20 @@ def _document(app: FastAPI) -> dict[str, Any]:
         routes=app.routes,
         tags=app.openapi_tags,
     )
+    for path in cast("dict[str, dict[str, dict[str, Any]]]", document["paths"]).values():
+        for operation in path.values():
+            _without_null(operation.get("parameters", []))
     components = cast("dict[str, dict[str, Any]]", document.setdefault("components", {}))
     schemas = components.setdefault("schemas", {})
     schemas["Problem"] = Problem.model_json_schema()
     schemas["OpenAIError"] = _OPENAI_ERROR
     return document
+
+
+def _without_null(parameters: list[dict[str, Any]]) -> None:
+    """Take `null` out of the schemas of parameters: a header or a path can be absent, not null."""
+    for parameter in parameters:
+        schema = cast("dict[str, Any]", parameter["schema"])
+        choices = [choice for choice in schema.pop("anyOf", []) if choice != {"type": "null"}]
+        if choices:
+            schema.update(choices[0])

@@ -4,6 +4,7 @@ A problem never repeats what the request said, and never shows what is inside.
 """
 
 import re
+import traceback
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
@@ -229,11 +230,7 @@ def _message(problem: Problem) -> str:
     return f"{problem.title}. {listed or problem.detail}"
 
 
-def _origin(error: BaseException) -> str:
-    """Return file and line where it broke: never the exception's words, which may quote the request."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return "unknown"
-    return f"{trace.tb_frame.f_code.co_filename.rsplit('/', 1)[-1]}:{trace.tb_lineno}"
+def _origin(error: BaseException) -> list[str]:
+    """Return the innermost places it passed: never the exception's words, which may quote the request."""
+    frames = traceback.extract_tb(error.__traceback__)[-5:]
+    return [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}:{frame.name}" for frame in frames]

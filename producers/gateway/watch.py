@@ -224,6 +224,9 @@ class Watcher:
             return await self._frames.read(turn_id, after)
         except FramesUnavailable:
             return []
+        except ValueError:
+            _log.warning("frame_log_undecodable", turn_id=turn_id)
+            return []
 
     async def _view(self, turn_id: TurnId) -> TurnView | None:
         try:

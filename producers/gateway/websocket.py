@@ -106,6 +106,7 @@ class ConversationSocket:
         self._pace = RateLimit(per_minute=600, burst=50)
         self._principal: Principal | None = None
         self._credential = ""
+        self._gone = asyncio.Event()
         self._follows: dict[TurnId, asyncio.Task[None]] = {}
         self._told: OrderedDict[TurnId, int] = OrderedDict()
 
@@ -279,10 +280,13 @@ class ConversationSocket:
                         self._follow(turn_id, FROM_THE_START)
 
     async def _guard(self) -> None:
-        """End the socket when its credential ends or the process drains."""
+        """End the socket when a follower found it gone, its credential ends, or the process drains."""
         due = self._next_check()
         while True:
-            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_DRAIN_LOOK_SECONDS):
+                    await self._gone.wait()
+                raise SocketGone
             if self._parts.draining.is_set():
                 raise CloseSocket(RESTARTING, "this gateway restarts; connect again and resume")
             if time.time() >= min(due, self._authenticated.expires_at or due):
@@ -318,7 +322,10 @@ class ConversationSocket:
     def _followed(self, turn_id: TurnId, task: asyncio.Task[None]) -> None:
         if self._follows.get(turn_id) is task:
             del self._follows[turn_id]
-        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, SocketGone):
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, SocketGone):
+            self._gone.set()
+        elif error is not None:
             _log.error("follow_failed", turn_id=turn_id, error=type(error).__name__)
 
     async def _unfollow(self) -> None:
