@@ -30,7 +30,9 @@ class EndpointsFile:
     simulators: SimulatorEndpoints | None
     """None when real models are configured."""
     processes: Mapping[str, int]
-    """Name and process id."""
+    """Name and process id; empty once the system has been stopped."""
+    site_key: str = ""
+    """Public key of the gateway's own pages."""
 
     def with_processes(self, processes: Mapping[str, int]) -> Self:
         """The same with other process ids."""

@@ -100,6 +100,8 @@ class _Child:
     falls: list[float] = field(default_factory=list[float])
     due: float | None = None
     """When it is to be started again, on the monotonic clock."""
+    held: bool = False
+    """Whether it is to stay down."""
 
 
 class Supervisor:
@@ -118,13 +120,14 @@ class Supervisor:
         *,
         out: TextIO | None = None,
         colour: bool = False,
+        log: TextIO | None = None,
         backoff: Backoff | None = None,
         on_change: Callable[[Mapping[str, int]], None] | None = None,
     ) -> None:
+        """Prepare; `out` (standard output if absent) and `log` get every line, only `out` in colour."""
         self._children = [_Child(spec) for spec in specs]
-        self._lines = _Lines(
-            out or sys.stdout, [_OWN_NAME, *(child.spec.name for child in self._children)], colour=colour
-        )
+        names = [_OWN_NAME, *(child.spec.name for child in self._children)]
+        self._lines = _Lines(out or sys.stdout, names, colour=colour, log=log)
         self._backoff = backoff or Backoff()
         self._on_change = on_change
         self._asked = threading.Event()
@@ -151,11 +154,8 @@ class Supervisor:
     @property
     def processes(self) -> dict[str, int]:
         """Name and process id of each running child."""
-        return {
-            child.spec.name: child.process.pid
-            for child in self._children
-            if child.process is not None and not _ended(child)
-        }
+        running = {child.spec.name: child.process for child in self._children if not _ended(child)}
+        return {name: process.pid for name, process in running.items() if process is not None}
 
     def start(self) -> None:
         """Start every child, in the order given, and look after them from now on.
@@ -166,6 +166,38 @@ class Supervisor:
         for child in self._children:
             self._start(child)
         self._watcher.start()
+
+    def hold(self, name: str) -> None:
+        """End one child as `stop` would and keep it down until `release`. Returns once it is gone.
+
+        Raises:
+            KeyError: there is no such child.
+        """
+        self._child(name).held = True
+        while name in self.processes and not self._asked.wait(_POLL):
+            pass
+
+    def release(self, name: str) -> None:
+        """Let a child that is held run again.
+
+        Raises:
+            KeyError: there is no such child.
+        """
+        child = self._child(name)
+        child.due = time.monotonic()
+        child.held = False
+
+    def _child(self, name: str) -> _Child:
+        return {child.spec.name: child for child in self._children}[name]
+
+    def wait(self, *, seconds: float | None = None) -> bool:
+        """Whether the end was asked for, or a child given up on, within so many seconds."""
+        return self._asked.wait(seconds)
+
+    @property
+    def failure(self) -> SupervisorError | None:
+        """Why it ended by itself, if it did."""
+        return self._failure
 
     def ask_to_stop(self) -> None:
         """Let ``run`` return; what a first signal does."""
@@ -242,12 +274,19 @@ class Supervisor:
             self.say(f"the new process ids could not be noted: {error}")
 
     def _look_after(self, child: _Child) -> None:
-        if child.due is not None:
+        if child.held:
+            self._keep_down(child)
+        elif child.due is not None:
             if time.monotonic() >= child.due:
                 child.due = None
                 self._start_again(child)
         elif _ended(child):
             self._note_fall(child)
+
+    def _keep_down(self, child: _Child) -> None:
+        if child.process is not None:
+            self.say(f"{child.spec.name} is stopped and stays so until it is asked for")
+            self._stop([child])
 
     def _note_fall(self, child: _Child) -> None:
         now = time.monotonic()
@@ -308,27 +347,36 @@ class Supervisor:
 class _Lines:
     """Whole lines, one writer at a time, each under its coloured name."""
 
-    def __init__(self, out: TextIO, names: Sequence[str], *, colour: bool) -> None:
+    def __init__(self, out: TextIO, names: Sequence[str], *, colour: bool, log: TextIO | None) -> None:
         self._out = out
+        self._log = log
         self._lock = threading.Lock()
         width = max(len(name) for name in names)
+        self._names = {name: name.ljust(width) for name in names}
         self._prefixes = {
-            name: _coloured(name.ljust(width), _COLOURS[place % len(_COLOURS)]) if colour else name.ljust(width)
-            for place, name in enumerate(names)
+            name: _coloured(padded, _COLOURS[place % len(_COLOURS)]) if colour else padded
+            for place, (name, padded) in enumerate(self._names.items())
         }
 
     def write(self, name: str, line: str) -> None:
-        with self._lock, suppress(OSError, ValueError):  # nobody may be reading any more
-            self._out.write(f"{self._prefixes[name]} | {line}\n")
-            self._out.flush()
+        with self._lock:
+            self._put(self._out, f"{self._prefixes[name]} | {line}\n")
+            if self._log is not None:
+                self._put(self._log, f"{self._names[name]} | {line}\n")
+
+    def _put(self, where: TextIO, line: str) -> None:
+        with suppress(OSError, ValueError):  # nobody may be reading any more
+            where.write(line)
+            where.flush()
 
 
 def url_ready(url: str) -> Condition:
-    """Whether a GET of ``url`` is answered with success."""
+    """Whether a GET of ``url`` is answered with success; never through a proxy, since it is near."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def ready() -> bool:
         try:
-            with urllib.request.urlopen(url, timeout=2.0) as answer:  # noqa: S310  the caller's own address
+            with direct.open(url, timeout=2.0) as answer:
                 return 200 <= int(answer.status) < 300
         except (OSError, urllib.error.URLError):
             return False
@@ -346,9 +394,13 @@ def _stop_order(child: _Child) -> int:
 
 def _ended(child: _Child) -> bool:
     """Whether it has ended; it keeps its number until ``_force``, so that no stranger can have got it."""
-    if child.process is None:
+    process = child.process
+    if process is None:
         return True
-    return os.waitid(os.P_PID, child.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    try:
+        return os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:  # another thread has just taken in its end
+        return True
 
 
 def _send(child: _Child, number: signal.Signals) -> None:
