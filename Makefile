@@ -69,3 +69,15 @@ contracts: setup  ## Write the JSON Schemas, AsyncAPI and OpenAPI documents in d
 .PHONY: clean
 clean:  ## Remove the environment, caches and state in this directory
 	rm -rf .venv .cache .fairlead .pytest_cache .ruff_cache .hypothesis build *.egg-info
+
+.PHONY: demo
+demo: setup  ## Play a conversation on a system of its own and break a model in the middle
+	$(BIN)/fairlead demo
+
+.PHONY: up
+up: setup  ## Run everything on this machine until Ctrl-C
+	$(BIN)/fairlead up
+
+.PHONY: doctor
+doctor: setup  ## Say what is missing or out of reach, and how to mend it
+	$(BIN)/fairlead doctor

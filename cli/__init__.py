@@ -1,14 +1,38 @@
 """The command line: `fairlead`. One module composes each command; `main` lists them.
 
+Commands:
+
 - `main`: the commands
-- `serve`: one process of a distributed installation
-- `access`: tenants, API keys and site keys
-- `up`: the whole system on this machine
-- `supervisor`: child processes, their logs and their end
-- `endpoints`: where a running system can be reached
-- `doctor`: what is missing or unreachable, and how to mend it
-- `chat`: talking to a running system
 - `demo`: a visible conversation, from nothing
-- `asyncapi`: the three topics as a document
+- `up`: the whole system on this machine
+- `chat`: talking to a running system
+- `doctor`: what is missing or unreachable, and how to mend it
+- `access`: tenants, API keys and site keys
+- `serve`: one process of a distributed installation
 - `contracts`: JSON Schemas, AsyncAPI and OpenAPI documents
+
+A system on this machine:
+
+- `system`: starts what is not given, migrates, waits until all is ready, ends all
+- `processes`: what runs, with which environment, and how each is known to be ready
+- `supervisor`: child processes, their logs and their end
+- `state`: the state directory: one user at a time, its secrets, its log
+- `local_keys`: the tenant `demo` and the keys to it
+- `endpoints`: where a running system can be reached
+
+Talking to a system:
+
+- `conversation`: messages and frames over a WebSocket that may break
+- `screen`: a turn as it happens
+- `terminal`: HTML as harmless text for a terminal
+- `turns`: how a turn stands
+- `simulated`: what the simulated models shall do, and were asked
+- `http`: small requests with JSON in and out
+
+And:
+
+- `checks`: looking at what an installation stands on
+- `findings`: what was found, for people and programs
+- `asyncapi`: the topics as a document
+- `failure`: errors that a command ends with
 """

@@ -1,19 +1,17 @@
-"""The commands of `fairlead`."""
+"""The commands of `fairlead`. Each imports its parts only when it runs: a process needs no other's."""
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from pydantic import ValidationError
 
-from cli import serve as serving
-from infra.policy import PolicyInvalid
-from infra.postgres.migrate import upgrade
+from cli import access
+from cli.failure import sentence_of
+from cli.state import DEFAULT_STATE
 from infra.settings import Settings
 from schemas.agents import Lane
-from simulators.process import Dialect
-from simulators.process import run as run_simulator
 
 app = typer.Typer(
     name="fairlead",
@@ -24,18 +22,28 @@ app = typer.Typer(
 )
 serve_app = typer.Typer(help="Run one process of an installation, until SIGTERM.", no_args_is_help=True)
 app.add_typer(serve_app, name="serve")
+app.add_typer(access.tenants_app, name="tenants")
+app.add_typer(access.keys_app, name="keys")
+app.add_typer(access.sites_app, name="sites")
+
+State = Annotated[Path, typer.Option(help="Directory of a system started with `fairlead up`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @serve_app.command("gateway")
 def serve_gateway() -> None:
     """Take messages in and show answers: HTTP, SSE, WebSocket, the OpenAI-compatible endpoint."""
-    serving.gateway(Settings())
+    from cli import serve
+
+    serve.gateway(Settings())
 
 
 @serve_app.command("orchestrator")
 def serve_orchestrator() -> None:
     """Read events, record turns, route them to their lanes."""
-    serving.orchestrator(Settings())
+    from cli import serve
+
+    serve.orchestrator(Settings())
 
 
 @serve_app.command("agents")
@@ -45,25 +53,75 @@ def serve_agents(
     ] = None,
 ) -> None:
     """Answer the turns of one or more lanes."""
-    serving.agents(Settings(), lane or list(Lane))
+    from cli import serve
+
+    serve.agents(Settings(), lane or list(Lane))
 
 
 @serve_app.command("upkeep")
 def serve_upkeep() -> None:
     """Re-send lost hints, end what lost its owner, publish results."""
-    serving.upkeep(Settings())
+    from cli import serve
+
+    serve.upkeep(Settings())
+
+
+@app.command()
+def demo() -> None:
+    """Play a conversation on a system of its own, break a model in the middle, and show that nobody notices."""
+    from cli.demo import demo as play
+
+    sys.exit(play())
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(help="Where the gateway listens; 0 takes a free port.")] = 8080,
+    state: State = DEFAULT_STATE,
+    quiet: Annotated[bool, typer.Option(help="Write the processes' lines to the log file only.")] = False,
+) -> None:
+    """Run everything on this machine until Ctrl-C; what FAIRLEAD_* gives an address of is used, not started."""
+    from cli.up import up as run
+
+    Settings()  # a setting that does not fit is better told once, here
+    sys.exit(run(state, port=port, quiet=quiet))
+
+
+@app.command()
+def chat(
+    text: Annotated[str | None, typer.Argument(help="One message; from standard input if piped.")] = None,
+    state: State = DEFAULT_STATE,
+    url: Annotated[str | None, typer.Option(help="Base address of a gateway elsewhere; needs --key.")] = None,
+    key: Annotated[str | None, typer.Option(help="API key.", envvar="FAIRLEAD_API_KEY")] = None,
+    conversation: Annotated[str | None, typer.Option(help="A conversation to go on with.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Talk to a running system; the answer appears as it is written."""
+    from cli.chat import chat as talk
+
+    sys.exit(talk(text, state=state, url=url, key=key, conversation=conversation, as_json=as_json))
+
+
+@app.command()
+def doctor(state: State = DEFAULT_STATE, as_json: AsJson = False) -> None:
+    """Say what is missing or out of reach, and how to mend it."""
+    from cli.doctor import doctor as examine
+
+    sys.exit(examine(Settings(), state=state, as_json=as_json))
 
 
 @app.command()
 def migrate() -> None:
     """Bring the database to the schema of this version."""
+    from infra.postgres.migrate import upgrade
+
     upgrade(Settings().database.get_secret_value())
     typer.echo("The database is up to date.")
 
 
 @app.command()
 def simulate(
-    dialect: Annotated[Dialect, typer.Argument(help="Which model server to simulate.")],
+    dialect: Annotated[Literal["tgi", "openai"], typer.Argument(help="Which model server to simulate.")],
     host: str = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
     port_file: Annotated[Path | None, typer.Option(help="Where to write the address.")] = None,
@@ -71,6 +129,8 @@ def simulate(
     inter_token_ms: float = 15,
 ) -> None:
     """Run a simulated model server that answers from sample dialogues and fails on demand."""
+    from simulators.process import run as run_simulator
+
     run_simulator(
         dialect,
         host=host,
@@ -89,9 +149,12 @@ def main() -> None:
         places = "; ".join(f"FAIRLEAD_{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
         typer.echo(f"fairlead: the settings do not fit: {places}", err=True)
         sys.exit(2)
-    except PolicyInvalid as error:
-        typer.echo(f"fairlead: {error}", err=True)
-        sys.exit(2)
+    except Exception as error:
+        failed = sentence_of(error)
+        if failed is None:
+            raise
+        typer.echo(f"fairlead: {failed}", err=True)
+        sys.exit(failed.status)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,242 @@
+"""`fairlead demo`: a visible conversation on a system of its own, in the middle of which a model breaks."""
+
+import asyncio
+import os
+import secrets
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from cli.chat import styles_wanted
+from cli.conversation import Conversation
+from cli.failure import CommandFailed
+from cli.http import HttpFailed
+from cli.screen import Played, Screen
+from cli.simulated import excessive, model_calls, set_fault
+from cli.state import DEFAULT_STATE
+from cli.supervisor import SupervisorError
+from cli.system import LOG, RunningSystem, running_system
+from cli.terminal import BOLD, RESET
+from cli.turns import Turn, read_turn
+from cli.up import ends_like_ctrl_c
+from infra.embedded.errors import EmbeddedError
+from infra.embedded.process import last_lines
+from schemas.agents import Agent
+from schemas.turns import TurnState
+
+SECONDS: Final = 150.0
+"""How long all of it may take, the start included."""
+
+_SETTLE_SECONDS = 10.0
+_SHOWN_LINES = 25
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """What the buyer says, who should answer, and whether the fine-tuned model breaks before."""
+
+    text: str
+    agent: Agent
+    breaks: bool = False
+
+
+SCRIPT: Final = (
+    Line(text="Hi! We run three warehouses, and pickers keep walking to empty shelves.", agent=Agent.DISCOVERY),
+    Line(
+        text="Can your API integrate with NetSuite, or do we need our own connector?",
+        agent=Agent.TECHNICAL_CONSULTANT,
+    ),
+    Line(
+        text="By the way, in our trial account the stock page does not work since this morning.",
+        agent=Agent.SUPPORT,
+    ),
+    Line(
+        text="Our people lose an hour per shift to wrong bin locations, and returns pile up.",
+        agent=Agent.DISCOVERY,
+        breaks=True,
+    ),
+    Line(text="It has to go live before the peak season in October. Who usually approves that?", agent=Agent.DISCOVERY),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A line of the script, what was seen of its answer, and what the ledger says."""
+
+    line: Line
+    played: Played
+    turn: Turn
+
+    def complaint(self) -> str | None:
+        """Why this turn is not what was promised; None if it is."""
+        expected = ("fallback", 2) if self.line.breaks else ("primary", 1)
+        found = (self.turn.source, len(self.turn.attempts))
+        match self.turn:
+            case _ if not self.played.whole:
+                return f"the answer to '{self.line.text}' did not come whole: it ended {self.played.phase}"
+            case Turn(state=state) if state is not TurnState.ANSWERED:
+                return f"turn {self.turn.turn_id} is {state}, not answered"
+            case Turn(agent=agent) if agent != self.line.agent:
+                return f"turn {self.turn.turn_id} was answered by {agent}, not by {self.line.agent}"
+            case _ if found != expected:
+                return f"turn {self.turn.turn_id} has (source, model calls) {found} instead of {expected}"
+            case _:
+                return None
+
+
+def demo() -> int:
+    """Play it; return 0 only if everything happened as promised, in time."""
+    deadline = time.monotonic() + SECONDS
+    try:
+        with ends_like_ctrl_c(), _own_state() as state:
+            _play(state, deadline)
+    except KeyboardInterrupt:
+        _say("", "Stopped.")
+        return 130
+    except (CommandFailed, EmbeddedError, SupervisorError, HttpFailed, TimeoutError) as error:
+        reason = f"it took longer than {SECONDS:.0f} s" if isinstance(error, TimeoutError) else str(error)
+        _say("", f"The demo failed: {reason}")
+        return 1
+    _say("", "All of it happened. `fairlead up` starts such a system to stay: its chat is `fairlead chat`, and its")
+    _say("address and the description of its API are printed when it is up.")
+    return 0
+
+
+@contextmanager
+def _own_state() -> Generator[Path]:
+    """A directory that goes away; of a failure the log stays, and its end is shown."""
+    state = DEFAULT_STATE / f"demo-{os.getpid()}"
+    try:
+        yield state
+    except Exception:
+        kept = DEFAULT_STATE / f"{state.name}.log"
+        if (state / LOG).exists():
+            shutil.copyfile(state / LOG, kept)
+            _say(
+                "",
+                f"The last lines of the processes (all of them are in {kept}):",
+                last_lines(kept, count=_SHOWN_LINES),
+            )
+        raise
+    finally:
+        shutil.rmtree(state, ignore_errors=True)
+
+
+def _play(state: Path, deadline: float) -> None:
+    _say("Starting PostgreSQL, Redis, a broker, two simulated models and Fairlead's processes ...")
+    started = time.monotonic()
+    with running_system(state, environ=_nothing_given(), seconds=deadline - started) as system:
+        _say(f"{len(system.processes)} processes are up after {time.monotonic() - started:.0f} s.")
+        told = asyncio.run(_converse(system, deadline - time.monotonic()))
+        _say("", *table(told))
+        _check(system, told)
+        _say("", "Stopping everything ...")
+
+
+def _nothing_given() -> Mapping[str, str]:
+    """This environment without anything of ours: the demo needs nobody's servers and spends nobody's money."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("FAIRLEAD_", "OPENAI_"))}
+
+
+async def _converse(system: RunningSystem, seconds: float) -> list[Told]:
+    screen = Screen(sys.stdout, styled=styles_wanted(), asides=True)
+    found = system.endpoints
+    async with asyncio.timeout(seconds):
+        conversation = Conversation(found.gateway, key=found.operator_key, conversation=f"demo-{secrets.token_hex(4)}")
+        async with conversation:
+            return [await _turn(system, conversation, screen, line) for line in SCRIPT]
+
+
+async def _turn(system: RunningSystem, conversation: Conversation, screen: Screen, line: Line) -> Told:
+    """Say one line, show the answer, and look it up in the ledger."""
+    found = system.endpoints
+    if line.breaks:
+        screen.write(
+            "\n" + _strong("From now on the fine-tuned model cuts every connection before its first word.") + "\n"
+        )
+        await _fault(system, "close")
+    screen.write(f"\n{_strong('Buyer')}  {line.text}\n")
+    played = await screen.play(conversation, line.text, gateway=found.gateway, key=found.operator_key)
+    turn = await _settled(system, played.turn_id)
+    if line.breaks:
+        await _fault(system, "none")
+        screen.write("\n" + _strong(_SAID if turn.source == "fallback" else "No fallback was seen.") + "\n")
+    return Told(line=line, played=played, turn=turn)
+
+
+_SAID: Final = "The fine-tuned model was cut off; the frontier answered; the visitor saw one answer. It is mended now."
+
+
+async def _fault(system: RunningSystem, fault: str) -> None:
+    simulated = system.endpoints.simulators
+    if simulated is None:
+        raise CommandFailed("The demo needs the simulated models.")
+    if fault == "close":
+        await asyncio.to_thread(set_fault, simulated.tgi, "close", after_tokens=0)
+    else:
+        await asyncio.to_thread(set_fault, simulated.tgi, "none")
+
+
+async def _settled(system: RunningSystem, turn_id: str) -> Turn:
+    """Return the turn once the ledger has its end, which the last frame may be ahead of."""
+    found = system.endpoints
+    async with asyncio.timeout(_SETTLE_SECONDS):
+        while True:
+            turn = await asyncio.to_thread(read_turn, found.gateway, turn_id, key=found.operator_key)
+            if turn.done:
+                return turn
+            await asyncio.sleep(0.05)
+
+
+def _check(system: RunningSystem, told: list[Told]) -> None:
+    """Compare what happened with what was promised.
+
+    Raises:
+        CommandFailed: naming everything that differs.
+    """
+    complaints = [complaint for one in told if (complaint := one.complaint()) is not None]
+    simulated = system.endpoints.simulators
+    calls = [call for base in ((simulated.tgi, simulated.openai) if simulated else ()) for call in model_calls(base)]
+    complaints += [f"turn {turn} made more than one primary and one fallback call" for turn in excessive(calls)]
+    made, recorded = len(calls), sum(len(one.turn.attempts) for one in told)
+    if made != recorded:
+        complaints.append(f"the models were called {made} times, the ledger knows {recorded} calls")
+    if complaints:
+        raise CommandFailed("; ".join(complaints))
+
+
+def table(told: list[Told]) -> list[str]:
+    """Return the summary: one line a turn, then the totals."""
+    rows = [("turn", "agent", "state", "answered by", "calls", "first text")]
+    rows += [
+        (
+            str(place),
+            one.turn.agent or "",
+            one.turn.state.value,
+            f"{one.turn.attempts[-1].model} ({one.turn.source})",
+            str(len(one.turn.attempts)),
+            f"{1000 * (one.played.first_text or 0):.0f} ms",
+        )
+        for place, one in enumerate(told, 1)
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    median = statistics.median(one.played.first_text or 0 for one in told)
+    calls = sum(len(one.turn.attempts) for one in told)
+    total = f"{len(told)} turns, {calls} model calls, median time to the first text {1000 * median:.0f} ms"
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:], "", total]
+
+
+def _strong(words: str) -> str:
+    return f"{BOLD}{words}{RESET}" if styles_wanted() else words
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
