@@ -68,11 +68,9 @@ class TerminalText(HTMLParser):
         return self._taken()
 
     def end(self) -> str:
-        """Return what was held back, styles reset; then it can be used for the next answer."""
+        """Return what was held back, styles reset. Nothing can follow."""
         self.close()
-        rest = self._taken() + (RESET if self._styles and self._styled else "")
-        self.__init__(styled=self._styled)
-        return rest
+        return self._taken() + (RESET if self._styles and self._styled else "")
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Begin what the tag means."""

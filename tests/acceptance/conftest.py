@@ -1,0 +1,40 @@
+"""A whole system of real processes, one a session, started as `fairlead up` starts it.
+
+Mark what asks for it with `xdist_group("system")`: then all of it runs on one worker, and one system is started.
+"""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cli.simulated import set_fault
+from cli.system import RunningSystem, running_system
+
+LOGS = Path(__file__).parents[2] / ".cache" / "test-logs"
+"""Logs outlive the session: they say what happened in a failed one."""
+
+
+def bare_environment() -> dict[str, str]:
+    """Return this environment without anything that would be used instead of what a system starts itself."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("FAIRLEAD_", "OPENAI_"))}
+
+
+@pytest.fixture(scope="session")
+def running(session_state: Path) -> Iterator[RunningSystem]:
+    """The session's system; ask for `system`."""
+    log = LOGS / f"system-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.log"
+    log.unlink(missing_ok=True)
+    with running_system(session_state / "system", environ=bare_environment(), log=log) as system:
+        yield system
+
+
+@pytest.fixture
+def system(running: RunningSystem) -> Iterator[RunningSystem]:
+    """The session's system, whose simulated models are well again after the test."""
+    yield running
+    simulated = running.endpoints.simulators
+    assert simulated is not None
+    for base in (simulated.tgi, simulated.openai):
+        set_fault(base, "none")
