@@ -21,7 +21,9 @@ from infra.redis.client import create_redis
 from infra.redis.frame_log import FrameLog
 from infra.redis.hub import Hub
 from infra.settings import Settings
+from infra.telemetry.logs import configure_logs
 from infra.telemetry.loop_lag import watch_loop_lag
+from infra.telemetry.tracing import configure_tracing
 from producers.admission import Admission, RecentTurns
 from producers.gateway.app import create_app
 from producers.gateway.parts import Parts
@@ -45,8 +47,13 @@ _log = structlog.stdlib.get_logger()
 
 def run(settings: Settings, *, more: Sequence[APIRouter] = ()) -> None:
     """Serve until SIGTERM or SIGINT."""
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(settings, more=more))
+    configure_logs("gateway", settings)
+    stop_tracing = configure_tracing("gateway", settings)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(settings, more=more))
+    finally:
+        stop_tracing()
 
 
 async def serve(settings: Settings, *, more: Sequence[APIRouter] = ()) -> None:
