@@ -26,6 +26,7 @@ _WARNINGS_ONLY: Final = (
     "aiokafka",
     "alembic",
     "asyncio",
+    "celery.app.trace",
     "celery.task",
     "celery.worker.strategy",
     "fastapi",
@@ -36,6 +37,7 @@ _WARNINGS_ONLY: Final = (
     "sqlalchemy",
     "urllib3",
     "uvicorn.access",
+    "uvicorn.error",
 )
 """Libraries whose `info` lines carry requests, statements or nothing an operator acts on."""
 

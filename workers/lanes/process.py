@@ -148,6 +148,7 @@ def _serve(app: Celery, lanes: Sequence[Lane], settings: Settings, threads: Loop
         hostname=f"agents-{os.getpid()}@{socket.gethostname()}",
         without_mingle=True,
         without_gossip=True,
+        quiet=True,  # its banner is no log line
         loglevel=settings.log_level.upper(),
     )
     worker.start()
