@@ -17,8 +17,12 @@ UPKEEP = "upkeep"
 
 _DISCOVERY_LANES = (Lane.DISCOVERY, Lane.FRONTIER_FALLBACK)
 _GRACE = 12.0
-_DRAIN = "5"
-"""Seconds a worker may go on with its turns: here somebody waits at the terminal."""
+_LOCAL = {
+    # Somebody waits at the terminal for the turns under way.
+    "FAIRLEAD_DRAIN_SECONDS": "5",
+    # What Celery says at length about users is for installations, and those have their own.
+    "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,7 @@ def _gateway(environ: Mapping[str, str], port: int) -> Process:
 
 def _worker(name: str, command: list[str], environ: Mapping[str, str], *, stop_order: int) -> Process:
     port = free_port()
-    env = {"FAIRLEAD_DRAIN_SECONDS": _DRAIN, **environ, "FAIRLEAD_METRICS_PORT": str(port)}
+    env = {**_LOCAL, **environ, "FAIRLEAD_METRICS_PORT": str(port)}
     spec = ChildSpec(name=name, argv=_fairlead("serve", *command), env=env, stop_order=stop_order, grace=_GRACE)
     return Process(spec=spec, health=f"http://127.0.0.1:{port}/healthz")
 

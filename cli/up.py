@@ -15,7 +15,7 @@ from cli.supervisor import SupervisorError
 from cli.system import LOG, Given, RunningSystem, running_system
 from infra.embedded.process import last_lines
 
-_ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SHOWN_LINES = 30
 _LOOK_SECONDS = 1.0
 
@@ -49,7 +49,7 @@ def up(state: Path, *, port: int, quiet: bool) -> int:
 
 @contextmanager
 def ends_like_ctrl_c() -> Generator[None]:
-    """Let SIGTERM and the terminal's end do what Ctrl-C does while the context lasts."""
+    """Let SIGTERM and the terminal's end do what Ctrl-C does while the context lasts, and that also in background."""
 
     def interrupt(number: int, frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
