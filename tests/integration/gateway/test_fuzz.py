@@ -3,6 +3,7 @@
 import asyncio
 import re
 import sys
+from pathlib import Path
 
 from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.worker import Worker
@@ -19,7 +20,9 @@ ARGUMENTS = (
 )
 
 
-async def test_generated_requests_are_answered_as_documented(gateway: Gateway, answering: Worker) -> None:
+async def test_generated_requests_are_answered_as_documented(
+    gateway: Gateway, answering: Worker, tmp_path: Path
+) -> None:
     """Hundreds of generated requests, valid and not, find no 5xx and no answer the document does not have."""
     gateway.parts.watcher._unknown = 0.0  # pyright: ignore[reportPrivateUsage]
     fuzzer = await asyncio.create_subprocess_exec(
@@ -30,6 +33,7 @@ async def test_generated_requests_are_answered_as_documented(gateway: Gateway, a
         f"{gateway.url}/openapi.json",
         f"--header=Authorization: Bearer {gateway.operator_key}",
         *ARGUMENTS,
+        cwd=tmp_path,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

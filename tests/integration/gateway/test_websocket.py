@@ -191,12 +191,12 @@ async def test_garbage_gets_an_error_and_the_socket_stays(gateway: Gateway) -> N
         assert await receive(socket) == {"type": "pong"}
 
 
-@pytest.mark.parametrize("text", ["", "  ", "a\x00b", "x" * 16_001, 7, None, "\ud800"])
-async def test_bad_text_is_refused_as_over_http(gateway: Gateway, text: object) -> None:
+async def test_bad_text_is_refused_as_over_http(gateway: Gateway) -> None:
     """The same messages are refused over the socket as over HTTP."""
     async with socket_of(gateway) as socket:
-        await send(socket, type="turn", id="m", text=text)
-        assert (await receive(socket))["problem"]["status"] == 422
+        for text in ("", "  ", "a\x00b", "x" * 16_001, 7, None, "\ud800"):
+            await send(socket, type="turn", id="m", text=text)
+            assert (await receive(socket))["problem"]["status"] == 422, text
 
 
 async def test_too_much_garbage_closes_1008(gateway: Gateway) -> None:

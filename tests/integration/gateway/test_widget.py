@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 import jwt
-import pytest
 
 from tests.integration.gateway.conftest import ORIGIN, Gateway
 from tests.integration.gateway.worker import Worker
@@ -68,12 +67,12 @@ async def test_visitors_keys_do_not_meet(gateway: Gateway) -> None:
     assert len(set(turns)) == 2
 
 
-@pytest.mark.parametrize("origin", [None, "https://evil.example.com", "http://shop.example.com", ORIGIN + "/", "null"])
-async def test_only_listed_origins_get_a_token(gateway: Gateway, origin: str | None) -> None:
+async def test_only_listed_origins_get_a_token(gateway: Gateway) -> None:
     """The origin must be on the tenant's list, character for character."""
-    headers = {"Origin": origin} if origin else {}
-    response = await gateway.http.post("/v1/widget/tokens", json={"site_key": gateway.site_key}, headers=headers)
-    assert (response.status_code, response.json()["code"]) == (403, "origin_not_allowed")
+    for origin in (None, "https://evil.example.com", "http://shop.example.com", ORIGIN + "/", "null"):
+        headers = {"Origin": origin} if origin else {}
+        response = await gateway.http.post("/v1/widget/tokens", json={"site_key": gateway.site_key}, headers=headers)
+        assert (response.status_code, response.json()["code"]) == (403, "origin_not_allowed"), origin
 
 
 async def test_unknown_site_key_gets_no_token(gateway: Gateway) -> None:
@@ -83,33 +82,32 @@ async def test_unknown_site_key_gets_no_token(gateway: Gateway) -> None:
     assert (response.status_code, response.json()["code"]) == (403, "origin_not_allowed")
 
 
-@pytest.mark.parametrize("origin", [None, "https://evil.example.com"])
-async def test_token_used_from_elsewhere_is_403(gateway: Gateway, origin: str | None) -> None:
+async def test_token_used_from_elsewhere_is_403(gateway: Gateway) -> None:
     """A token works only from the page it was issued to."""
     token, conversation = await gateway.visitor_token()
-    headers = gateway.bearer(token) | ({"Origin": origin} if origin else {})
-    response = await gateway.http.post(f"/v1/conversations/{conversation}/turns", json={"text": "hi"}, headers=headers)
-    assert (response.status_code, response.json()["code"]) == (403, "origin_mismatch")
+    url = f"/v1/conversations/{conversation}/turns"
+    for origin in (None, "https://evil.example.com"):
+        headers = gateway.bearer(token) | ({"Origin": origin} if origin else {})
+        response = await gateway.http.post(url, json={"text": "hi"}, headers=headers)
+        assert (response.status_code, response.json()["code"]) == (403, "origin_mismatch"), origin
 
 
-@pytest.mark.parametrize(
-    "token",
-    [
-        forged(exp=int(time.time()) - 1),
-        forged(aud="other"),
-        forged(origin=None),
-        forged(jti=None),
-        forged(exp=None),
-        jwt.encode({"aud": "widget"}, None, algorithm="none"),
-        forged()[:-4] + "AAAA",
-        forged().split(".")[0] + ".." + forged().split(".")[2],
-    ],
-    ids=["expired", "audience", "no origin", "no jti", "no end", "no algorithm", "signature", "no claims"],
-)
-async def test_token_that_is_not_ours_is_401(gateway: Gateway, token: str) -> None:
+async def test_token_that_is_not_ours_is_401(gateway: Gateway) -> None:
     """Expired, altered or incomplete tokens open nothing."""
-    response = await gateway.http.get("/v1/conversations/c1", headers=gateway.bearer(token, Origin=ORIGIN))
-    assert response.status_code == 401
+    good = forged()
+    tokens = {
+        "expired": forged(exp=int(time.time()) - 1),
+        "audience": forged(aud="other"),
+        "no origin": forged(origin=None),
+        "no jti": forged(jti=None),
+        "no end": forged(exp=None),
+        "no algorithm": jwt.encode({"aud": "widget"}, None, algorithm="none"),
+        "signature": good[:-4] + "AAAA",
+        "no claims": good.split(".")[0] + ".." + good.split(".")[2],
+    }
+    for name, token in tokens.items():
+        response = await gateway.http.get("/v1/conversations/c1", headers=gateway.bearer(token, Origin=ORIGIN))
+        assert response.status_code == 401, name
 
 
 async def test_token_of_another_algorithm_is_401(gateway: Gateway) -> None:
