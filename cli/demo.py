@@ -4,6 +4,7 @@ import asyncio
 import os
 import secrets
 import shutil
+import signal
 import statistics
 import sys
 import time
@@ -11,13 +12,14 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 from cli.chat import styles_wanted
 from cli.conversation import Conversation
 from cli.failure import CommandFailed
 from cli.http import HttpFailed
-from cli.screen import Played, Screen
+from cli.screen import Played, Screen, program
 from cli.simulated import excessive, model_calls, set_fault
 from cli.state import DEFAULT_STATE
 from cli.supervisor import SupervisorError
@@ -27,13 +29,17 @@ from cli.turns import Turn, read_turn
 from cli.up import ends_like_ctrl_c
 from infra.embedded.errors import EmbeddedError
 from infra.embedded.process import last_lines
+from infra.postgres.statements import LedgerUnavailable
 from schemas.agents import Agent
 from schemas.turns import TurnState
 
 SECONDS: Final = 150.0
 """How long all of it may take, the start included."""
 
-_SETTLE_SECONDS = 10.0
+_NEXT: Final = (
+    f"`{program()} up` runs such a system until Ctrl-C. Then `{program()} chat` talks to it; its address and the",
+    "description of its API are printed when it is up (http://127.0.0.1:8080, unless --port says otherwise).",
+)
 _SHOWN_LINES = 25
 
 
@@ -92,20 +98,40 @@ class Told:
 
 def demo() -> int:
     """Play it; return 0 only if everything happened as promised, in time."""
-    deadline = time.monotonic() + SECONDS
     try:
-        with ends_like_ctrl_c(), _own_state() as state:
-            _play(state, deadline)
+        with ends_like_ctrl_c(), _own_state() as state, _within(SECONDS):
+            _play(state)
+    except TimeUp:
+        _say("", f"The demo failed: it took longer than {SECONDS:.0f} s.")
+        return 1
     except KeyboardInterrupt:
         _say("", "Stopped.")
         return 130
-    except (CommandFailed, EmbeddedError, SupervisorError, HttpFailed, TimeoutError) as error:
-        reason = f"it took longer than {SECONDS:.0f} s" if isinstance(error, TimeoutError) else str(error)
-        _say("", f"The demo failed: {reason}")
+    except (CommandFailed, EmbeddedError, SupervisorError, HttpFailed, LedgerUnavailable) as error:
+        _say("", f"The demo failed: {error}")
         return 1
-    _say("", "All of it happened. `fairlead up` starts such a system to stay: its chat is `fairlead chat`, and its")
-    _say("address and the description of its API are printed when it is up.")
+    _say("", "All of it happened.", "", *_NEXT)
     return 0
+
+
+class TimeUp(KeyboardInterrupt):
+    """All of it takes too long. Like Ctrl-C, it must get through an event loop."""
+
+
+@contextmanager
+def _within(seconds: float) -> Generator[None]:
+    """Raise `TimeUp` in the context when so many seconds have passed."""
+
+    def ring(number: int, frame: FrameType | None) -> NoReturn:
+        raise TimeUp
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextmanager
@@ -114,7 +140,7 @@ def _own_state() -> Generator[Path]:
     state = DEFAULT_STATE / f"demo-{os.getpid()}"
     try:
         yield state
-    except Exception:
+    except (Exception, TimeUp):
         kept = DEFAULT_STATE / f"{state.name}.log"
         if (state / LOG).exists():
             shutil.copyfile(state / LOG, kept)
@@ -128,12 +154,12 @@ def _own_state() -> Generator[Path]:
         shutil.rmtree(state, ignore_errors=True)
 
 
-def _play(state: Path, deadline: float) -> None:
+def _play(state: Path) -> None:
     _say("Starting PostgreSQL, Redis, a broker, two simulated models and Fairlead's processes ...")
     started = time.monotonic()
-    with running_system(state, environ=_nothing_given(), seconds=deadline - started) as system:
+    with running_system(state, environ=_nothing_given()) as system:
         _say(f"{len(system.processes)} processes are up after {time.monotonic() - started:.0f} s.")
-        told = asyncio.run(_converse(system, deadline - time.monotonic()))
+        told = asyncio.run(_converse(system))
         _say("", *table(told))
         _check(system, told)
         _say("", "Stopping everything ...")
@@ -144,13 +170,12 @@ def _nothing_given() -> Mapping[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("FAIRLEAD_", "OPENAI_"))}
 
 
-async def _converse(system: RunningSystem, seconds: float) -> list[Told]:
+async def _converse(system: RunningSystem) -> list[Told]:
     screen = Screen(sys.stdout, styled=styles_wanted(), asides=True)
     found = system.endpoints
-    async with asyncio.timeout(seconds):
-        conversation = Conversation(found.gateway, key=found.operator_key, conversation=f"demo-{secrets.token_hex(4)}")
-        async with conversation:
-            return [await _turn(system, conversation, screen, line) for line in SCRIPT]
+    conversation = Conversation(found.gateway, key=found.operator_key, conversation=f"demo-{secrets.token_hex(4)}")
+    async with conversation:
+        return [await _turn(system, conversation, screen, line) for line in SCRIPT]
 
 
 async def _turn(system: RunningSystem, conversation: Conversation, screen: Screen, line: Line) -> Told:
@@ -186,12 +211,11 @@ async def _fault(system: RunningSystem, fault: str) -> None:
 async def _settled(system: RunningSystem, turn_id: str) -> Turn:
     """Return the turn once the ledger has its end, which the last frame may be ahead of."""
     found = system.endpoints
-    async with asyncio.timeout(_SETTLE_SECONDS):
-        while True:
-            turn = await asyncio.to_thread(read_turn, found.gateway, turn_id, key=found.operator_key)
-            if turn.done:
-                return turn
-            await asyncio.sleep(0.05)
+    while True:
+        turn = await asyncio.to_thread(read_turn, found.gateway, turn_id, key=found.operator_key)
+        if turn.done:
+            return turn
+        await asyncio.sleep(0.05)
 
 
 def _check(system: RunningSystem, told: list[Told]) -> None:

@@ -1,9 +1,12 @@
 """Showing a turn as it happens."""
 
 import asyncio
+import shutil
+import sys
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TextIO
 
 from cli.conversation import Conversation, SeenFrame
@@ -88,6 +91,16 @@ class Screen:
     def aside(self, words: str) -> None:
         """Say something dimly on a line of its own."""
         self.write(dim(f"  {words}", styled=self._styled) + "\n")
+
+
+def program() -> str:
+    """Return how this program is called from here: by its name if the path knows it, else by its place."""
+    called = Path(sys.argv[0])
+    if shutil.which(called.name) or called.name != "fairlead":
+        return "fairlead"
+    with suppress(ValueError):
+        return called.absolute().relative_to(Path.cwd()).as_posix()
+    return "fairlead"
 
 
 def _turn(gateway: str, turn_id: str, key: str) -> Turn | None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from cli.endpoints import EndpointsFile, SimulatorEndpoints
 from cli.local_keys import LocalKeys, local_keys
 from cli.processes import Process, product, simulators
@@ -35,6 +37,16 @@ class PortTakenError(EmbeddedError):
 
     def __init__(self, *, port: int) -> None:
         super().__init__(f"Something listens on port {port} of 127.0.0.1 already: choose another with --port.")
+
+
+class DatabaseError(EmbeddedError):
+    """The database could not be brought to the schema of this version."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(
+            f"The database could not be migrated ({type(error).__name__}): look at FAIRLEAD_DATABASE and its log; "
+            "`fairlead doctor` says more."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,7 +197,10 @@ def running_system(
 
 async def _prepare(database: str, state: Path, secrets: LocalSecrets, port: int) -> LocalKeys:
     """Migrate, and make sure that somebody can come in."""
-    await upgrade_async(database)
+    try:
+        await upgrade_async(database)
+    except (SQLAlchemyError, OSError) as error:
+        raise DatabaseError(error) from error
     origins = (f"http://127.0.0.1:{port}", f"http://localhost:{port}")
     return await local_keys(database, pepper=secrets.key_pepper, origins=origins, earlier=_earlier(state))
 

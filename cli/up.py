@@ -10,6 +10,7 @@ from types import FrameType
 from typing import NoReturn
 
 from cli.chat import styles_wanted
+from cli.screen import program
 from cli.state import DEFAULT_STATE
 from cli.supervisor import SupervisorError
 from cli.system import LOG, Given, RunningSystem, running_system
@@ -72,7 +73,7 @@ def greeting(system: RunningSystem, state: Path) -> str:
         "",
         f"  gateway   {found.gateway}",
         f"  API       {found.gateway}/openapi.json",
-        f"  chat      fairlead chat{option}",
+        f"  chat      {program()} chat{option}",
         f"  keys      {state / 'endpoints.json'} (API key, operator key, addresses)",
         "",
         "  Any OpenAI client can talk to it, and so can curl:",
