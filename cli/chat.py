@@ -15,7 +15,6 @@ from cli.conversation import Conversation
 from cli.failure import CommandFailed
 from cli.screen import Screen
 from cli.state import local_endpoints
-from cli.terminal import dim
 from schemas.frames import Phase
 
 _GOOD = frozenset({Phase.DONE, Phase.HANDED_OFF})
@@ -41,8 +40,7 @@ def chat(
     """
     gateway, key = _where(state, url, key)
     line = _Line(gateway=gateway, key=key, conversation=conversation or f"chat-{secrets.token_hex(6)}", as_json=as_json)
-    styled = styles_wanted()
-    screen = Screen(sys.stdout, styled=styled, asides=sys.stdout.isatty())
+    screen = Screen(sys.stdout, styled=styles_wanted(), asides=sys.stdout.isatty())
     if text is None and not sys.stdin.isatty():
         text = sys.stdin.read().strip()
         if not text:
@@ -50,7 +48,7 @@ def chat(
     try:
         if text is not None:
             return 0 if asyncio.run(_say(line, screen, text)) in _GOOD else 1
-        return _talk(line, screen, styled=styled)
+        return _talk(line, screen)
     except KeyboardInterrupt:
         sys.stdout.write("\n")
         return 130
@@ -70,11 +68,11 @@ def _where(state: Path, url: str | None, key: str | None) -> tuple[str, str]:
     return url, key
 
 
-def _talk(line: _Line, screen: Screen, *, styled: bool) -> int:
+def _talk(line: _Line, screen: Screen) -> int:
     """Go on until Ctrl-D or Ctrl-C at the prompt; Ctrl-C within an answer ends only the watching of it."""
     screen.aside(f"conversation {line.conversation} at {line.gateway}; Ctrl-D ends it")
     good = True
-    for text in _prompted(dim("you", styled=styled) + " › "):
+    for text in _prompted():
         try:
             good = asyncio.run(_say(line, screen, text)) in _GOOD and good
         except KeyboardInterrupt:
@@ -84,12 +82,12 @@ def _talk(line: _Line, screen: Screen, *, styled: bool) -> int:
     return 0 if good else 1
 
 
-def _prompted(prompt: str) -> Iterator[str]:
+def _prompted() -> Iterator[str]:
     with suppress(ImportError):
         import_module("readline")  # its presence lets `input` edit lines
     with suppress(EOFError, KeyboardInterrupt):
         while True:
-            if text := input(prompt).strip():
+            if text := input("you › ").strip():
                 yield text
 
 

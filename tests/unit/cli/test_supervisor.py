@@ -70,6 +70,25 @@ def test_fallen_child_is_started_again() -> None:
     assert "was ended by SIGKILL; starting it again" in out.getvalue()
 
 
+def test_held_child_stays_down_until_released() -> None:
+    """A child that is held ends and is not started again before it is released; the others go on."""
+    out, log = io.StringIO(), io.StringIO()
+    with Supervisor(
+        [child("a", _STAY), child("b", _STAY)], out=out, colour=True, log=log, backoff=_QUICK
+    ) as supervisor:
+        supervisor.wait_ready({"up": says(out, "up", times=2)}, seconds=20)
+        supervisor.hold("a")
+        assert list(supervisor.processes) == ["b"]
+        supervisor.wait_ready({"told": says(out, "stays so until it is asked for")}, seconds=20)
+        supervisor.release("a")
+        supervisor.wait_ready({"again": says(out, "up", times=3)}, seconds=20)
+        assert list(supervisor.processes) == ["a", "b"]
+        with pytest.raises(KeyError):
+            supervisor.hold("nobody")
+    assert "\x1b[" not in log.getvalue()
+    assert len(log.getvalue().splitlines()) == len(out.getvalue().splitlines())
+
+
 def test_gives_up_on_a_child_that_keeps_falling() -> None:
     """After its restarts are used up everything stops, with a failure status and the reason."""
     out = io.StringIO()
