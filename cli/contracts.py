@@ -51,6 +51,16 @@ def drift(directory: Path, *, openapi: Json | None = None) -> list[str]:
     return [complaint for complaint in complaints if complaint is not None]
 
 
+def openapi_document() -> Json:
+    """Return the gateway's description of itself. Nothing is connected to."""
+    # Only here: a web framework is a second of import.
+    from infra.settings import Settings
+    from producers.gateway.app import create_app
+    from producers.gateway.process import build
+
+    return create_app(build(Settings())).openapi()
+
+
 def documents(*, openapi: Json | None = None) -> dict[str, str]:
     """Return the text of every document by its path below `docs`."""
     written = {f"schemas/{name}.json": _json(schema) for name, schema in json_schemas().items()}

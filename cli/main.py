@@ -141,6 +141,23 @@ def simulate(
     )
 
 
+@app.command()
+def contracts(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail if a document is not current.")] = False,
+    directory: Annotated[Path, typer.Option(help="Where the documents are.")] = Path("docs"),
+) -> None:
+    """Write the public contract as documents: JSON Schemas, AsyncAPI, OpenAPI."""
+    from cli.contracts import drift, openapi_document, write
+
+    if not check:
+        write(directory, openapi=openapi_document())
+        return
+    complaints = drift(directory, openapi=openapi_document())
+    for complaint in complaints:
+        typer.echo(complaint, err=True)
+    sys.exit(1 if complaints else 0)
+
+
 def main() -> None:
     """Run the command line. Exit codes: 0 all ok, 1 some failed, 2 usage, 3 refused by policy."""
     try:

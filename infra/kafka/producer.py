@@ -17,7 +17,6 @@ SEND_SECONDS: Final = 5.0
 _CONNECT_SECONDS = 4.0
 _PROBE_SECONDS = 2.0
 _REBUILD_AFTER_SECONDS = 20.0
-_REBUILD_AFTER_UNCONFIRMED = 3
 
 _log = structlog.stdlib.get_logger()
 
@@ -70,7 +69,6 @@ class EventProducer:
         self._producer: _Producer | None = None
         self._answers = False
         self._silent_since = time.monotonic()
-        self._unconfirmed = 0
         self._keeper: asyncio.Task[None] | None = None
 
     @property
@@ -90,7 +88,9 @@ class EventProducer:
             with suppress(asyncio.CancelledError):
                 await self._keeper
             self._keeper = None
-        await self._discard()
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await _close(producer)
 
     async def send(self, topic: str, *, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         """Produce one event and wait until all replicas have it.
@@ -109,8 +109,7 @@ class EventProducer:
                 # A fresh list: instrumentation appends to it.
                 await producer.send_and_wait(topic, value, key, headers=list(headers))
         except TimeoutError as error:
-            self._went_silent()
-            self._unconfirmed += 1
+            await self._abandon(producer)
             raise NotAccepted(
                 "The event log did not confirm the message in time, so its fate is unknown; send it again with "
                 "the same key, which cannot make it count twice.",
@@ -121,7 +120,6 @@ class EventProducer:
             raise NotAccepted(
                 "The event log refused the message; send it again shortly with the same key.", retry_after=2
             ) from error
-        self._unconfirmed = 0
 
     async def _keep(self) -> None:
         while True:
@@ -130,8 +128,8 @@ class EventProducer:
 
     async def _check(self) -> None:
         """Connect if not connected, else ask the broker something; note whether it answers."""
-        if self._worn_out():
-            await self._discard()
+        if self._producer is not None and self._worn_out():
+            await self._abandon(self._producer)
         try:
             if self._producer is None:
                 self._producer = await self._connect()
@@ -153,8 +151,6 @@ class EventProducer:
 
     def _worn_out(self) -> bool:
         """Tell whether a fresh producer is likelier to work: new addresses, or a sender that gave up."""
-        if self._unconfirmed >= _REBUILD_AFTER_UNCONFIRMED:
-            return True
         return not self._answers and time.monotonic() - self._silent_since > _REBUILD_AFTER_SECONDS
 
     async def _connect(self) -> _Producer:
@@ -177,19 +173,27 @@ class EventProducer:
             raise
         return producer
 
-    async def _discard(self) -> None:
-        producer, self._producer = self._producer, None
-        self._answers, self._silent_since, self._unconfirmed = False, time.monotonic(), 0
-        if producer is not None:
-            await _close(producer)
+    async def _abandon(self, producer: _Producer) -> None:
+        """Drop a producer with all it has not sent: a message that was refused must not arrive later after all."""
+        if self._producer is producer:
+            self._producer = None
+            self._went_silent()
+            self._silent_since = time.monotonic()
+        await _drop(producer)
 
 
 async def _close(producer: _Producer) -> None:
+    """Send what is pending, for a moment."""
     try:
         async with asyncio.timeout(_PROBE_SECONDS):
             await producer.stop()
     except (KafkaError, OSError, TimeoutError):
-        with suppress(KafkaError, OSError):
-            # stop() waits for a broker that may never come back; its sender has no public end.
-            await producer._sender.close()  # pyright: ignore[reportPrivateUsage]
-            await producer.client.close()
+        await _drop(producer)
+
+
+async def _drop(producer: _Producer) -> None:
+    with suppress(KafkaError, OSError):
+        # stop() waits for a broker that may never come back; its sender has no public end.
+        await producer._sender.close()  # pyright: ignore[reportPrivateUsage]
+        await producer.stop()
+        await producer.client.close()

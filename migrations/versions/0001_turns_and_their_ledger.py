@@ -137,6 +137,7 @@ CREATE TABLE idempotency (
     created_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (tenant_id, key)
 );
+CREATE INDEX idempotency_turn ON idempotency (tenant_id, turn_id);
 COMMENT ON TABLE idempotency IS 'Which message a key stands for. Reserved before the event is produced, so that it survives everything.';
 
 CREATE TABLE outbox (

@@ -69,44 +69,49 @@ async def serve(settings: Settings, *, more: Sequence[APIRouter] = ()) -> None:
 @asynccontextmanager
 async def compose(settings: Settings) -> AsyncGenerator[Parts]:
     """Yield the parts of a gateway, started; dependencies that are down are connected to when they come up."""
+    parts = build(settings)
     async with AsyncExitStack() as stack:
-        engine = create_engine(settings.database.get_secret_value(), pool_size=20, name="fairlead-gateway")
-        stack.push_async_callback(engine.dispose)
-        redis = create_redis(settings.redis, connections=32)
-        stack.push_async_callback(redis.aclose)
-        hub = Hub(settings.redis)
-        stack.push_async_callback(hub.aclose)
-        await hub.start()
-        producer = EventProducer(bootstrap=settings.kafka, client_id="fairlead-gateway")
-        stack.push_async_callback(producer.stop)
-        await producer.start()
+        stack.push_async_callback(parts.engine.dispose)
+        stack.push_async_callback(parts.redis.aclose)
+        stack.push_async_callback(parts.hub.aclose)
+        await parts.hub.start()
+        stack.push_async_callback(parts.producer.stop)
+        await parts.producer.start()
         lag = asyncio.create_task(watch_loop_lag(), name="loop-lag")
         stack.callback(lag.cancel)
+        yield parts
 
-        frames, recent, draining = FrameLog(redis), RecentTurns(), asyncio.Event()
-        per_minute = settings.rate_limit_per_minute
-        yield Parts(
+
+def build(settings: Settings) -> Parts:
+    """Return the parts of a gateway; nothing is connected to yet."""
+    engine = create_engine(settings.database.get_secret_value(), pool_size=20, name="fairlead-gateway")
+    redis = create_redis(settings.redis, connections=32)
+    hub = Hub(settings.redis)
+    producer = EventProducer(bootstrap=settings.kafka, client_id="fairlead-gateway")
+    frames, recent, draining = FrameLog(redis), RecentTurns(), asyncio.Event()
+    per_minute = settings.rate_limit_per_minute
+    return Parts(
+        engine=engine,
+        redis=redis,
+        hub=hub,
+        producer=producer,
+        frames=frames,
+        tenants=Tenants(engine, pepper=settings.key_pepper),
+        tokens=WidgetTokens(settings.widget_secret, seconds=settings.widget_token_seconds),
+        recent=recent,
+        admission=Admission(
             engine=engine,
-            redis=redis,
-            hub=hub,
             producer=producer,
-            frames=frames,
-            tenants=Tenants(engine, pepper=settings.key_pepper),
-            tokens=WidgetTokens(settings.widget_secret, seconds=settings.widget_token_seconds),
             recent=recent,
-            admission=Admission(
-                engine=engine,
-                producer=producer,
-                recent=recent,
-                tenant_limit=RateLimit(per_minute=per_minute),
-                visitor_limit=RateLimit(per_minute=per_minute / 10),
-            ),
-            watcher=Watcher(engine=engine, hub=hub, frames=frames, recent=recent, draining=draining),
-            token_limit=RateLimit(per_minute=TOKENS_PER_MINUTE),
-            max_body_bytes=settings.max_body_bytes,
-            public_url=settings.public_url,
-            draining=draining,
-        )
+            tenant_limit=RateLimit(per_minute=per_minute),
+            visitor_limit=RateLimit(per_minute=per_minute / 10),
+        ),
+        watcher=Watcher(engine=engine, hub=hub, frames=frames, recent=recent, draining=draining),
+        token_limit=RateLimit(per_minute=TOKENS_PER_MINUTE),
+        max_body_bytes=settings.max_body_bytes,
+        public_url=settings.public_url,
+        draining=draining,
+    )
 
 
 def server_config(app: ASGIApp) -> uvicorn.Config:
