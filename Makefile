@@ -81,3 +81,7 @@ up: setup  ## Run everything on this machine until Ctrl-C
 .PHONY: doctor
 doctor: setup  ## Say what is missing or out of reach, and how to mend it
 	$(BIN)/fairlead doctor
+
+.PHONY: bench
+bench: setup  ## Measure beside peers and limits (minutes); docs/performance.md says what and why
+	$(BIN)/python -m benchmarks

@@ -5,6 +5,7 @@ import json
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import text
@@ -19,6 +20,7 @@ from schemas.ids import TurnId, turn_id_for
 from schemas.names import TOPIC_TURNS
 
 TENANT: Final = "bench"
+_BATCH: Final = 50
 _ACTOR: Final = "orchestrator@bench"
 _PLAN: Final = {"agent": "discovery", "primary": "discovery-slm", "fallback": "frontier", "direct": False, "why": "-"}
 
@@ -36,6 +38,17 @@ FROM turns WHERE turn_id = ANY(CAST(:turns AS uuid[]))
 """)
 
 
+@dataclass(frozen=True, slots=True)
+class Stand:
+    """How some turns stand together."""
+
+    open: int
+    answered: int
+    """By their first model."""
+    last: float
+    """When the last of them ended, in Unix seconds."""
+
+
 class Ledger:
     """Writes turns down and looks how they stand."""
 
@@ -46,24 +59,20 @@ class Ledger:
 
     async def queued(self, count: int, message: str) -> list[TurnId]:
         """Write down so many first turns of conversations, each open to the lane of discovery."""
-        batch = [self._inbound(message) for _ in range(count)]
-        await self._inbox.record(TOPIC_TURNS, batch)
-        turns = [TurnId(item.event.turn_id) for item in batch]
+        turns: list[TurnId] = []
+        for start in range(0, count, _BATCH):
+            batch = [self._inbound(message) for _ in range(min(_BATCH, count - start))]
+            await self._inbox.record(TOPIC_TURNS, batch)
+            turns.extend(TurnId(item.event.turn_id) for item in batch)
         await rows(self._engine, _QUEUE, {"plan": json.dumps(_PLAN), "turns": turns})
         return turns
 
-    async def ended(self, turns: Sequence[TurnId]) -> float | None:
-        """Return when the last of the turns ended, in Unix seconds, once all have.
-
-        Raises:
-            RuntimeError: one of them was not answered by its first model.
-        """
+    async def stand(self, turns: Sequence[TurnId]) -> Stand:
+        """Return how these turns stand."""
         found = await row(self._engine, _STAND, {"turns": list(turns)})
-        if found is None or found["open"]:
-            return None
-        if found["answered"] != len(turns):
-            raise RuntimeError(f"{found['answered']} of {len(turns)} turns were answered; see the processes' logs.")
-        return float(found["last"])
+        if found is None:
+            raise RuntimeError("The ledger does not count.")
+        return Stand(found["open"], found["answered"], found["last"] or 0.0)
 
     def _inbound(self, message: str) -> Inbound:
         name = uuid.uuid4().hex

@@ -1,11 +1,11 @@
 """What hundreds of streams at once cost one agent worker process, beside the barest loop that could do it.
 
-Each stream is a turn whose model says 100 tokens over 2 s. `runtime` is the worker's own runtime in a child process,
-told of the turns directly; `door` is `fairlead serve agents`, told through Celery. The limit, `bare`, is aiohttp and
-`json` in a child process: each event decoded, the text of each stream published every 40 ms, one pipeline a flush; it
-keeps no ledger, checks no markup and settles nothing. The simulator, Redis and PostgreSQL are processes of their own.
-CPU is that of the worker process alone. `python -m benchmarks.streams` prints one JSON line; `--profile` adds where
-the runtime's CPU goes.
+Each stream is a turn whose model says 100 tokens over 2 s; 400 begin in a second. `runtime` is the worker's own runtime
+in a child process, told of the turns directly; `door` is `fairlead serve agents`, told through Celery. The limit,
+`bare`, is aiohttp and `json` in a child process: each event decoded, the text of each stream published every 40 ms, one
+pipeline a flush; it keeps no ledger, checks no markup and settles nothing. The simulator, Redis and PostgreSQL are
+processes of their own. CPU is that of the worker process alone. `python -m benchmarks.streams` prints one JSON line;
+`--profile` adds where the runtime's CPU goes.
 """
 
 import asyncio
@@ -44,7 +44,8 @@ from benchmarks.harness import (
     told,
     until,
 )
-from benchmarks.ledger import Ledger, open_ledger
+from benchmarks.ledger import Ledger, Stand, open_ledger
+from benchmarks.models import HEADERS, MESSAGE, BareRequest, bare_request
 from benchmarks.sampling import Sampler
 from infra.celery.dispatch import Dispatcher, Hint
 from infra.embedded.process import free_port
@@ -54,13 +55,9 @@ from infra.redis.client import create_redis
 from infra.settings import Settings
 from infra.telemetry.logs import configure_logs
 from schemas.agents import Agent, Lane, lane_of
-from schemas.completions import Message
 from schemas.ids import TurnId
 from simulators.process import Dialect
-from workers.agents.prompt import instructions
-from workers.agents.shape import answer_schema
 from workers.lanes.process import AgentRuntime, agent_runtime
-from workers.providers.chatml import chatml
 
 SIZES: Final = (50, 500)
 TOKENS: Final = 100
@@ -68,7 +65,10 @@ SECONDS: Final = 2.0
 ROUNDS: Final = 3
 DIALECTS: Final[tuple[Dialect, ...]] = ("tgi", "openai")
 FLUSH_SECONDS: Final = 0.04
-MESSAGE: Final = "We have three sites and too much overtime. What would this cost us?"
+STARTS_PER_SECOND: Final = 400
+QUIET_SECONDS: Final = 5.0
+"""A turn that is open for so long after the last ended was left to its lease, and counts as lost here."""
+
 LANE: Final = lane_of(Agent.DISCOVERY)
 LOG: Final = STATE / "streams.log"
 
@@ -85,14 +85,24 @@ class Workload:
         gap = self.seconds * 1e3 / self.tokens
         await pace(model, tokens=self.tokens, first_token_ms=gap, inter_token_ms=gap)
 
-    def figures(self, streams: int, elapsed: float, watched: Round) -> Round:
+    def figures(self, streams: int, answered: int, elapsed: float, watched: Round) -> Round:
         """Return a round's figures, by chunk and by stream."""
+        ideal = self.seconds + (streams - 1) / STARTS_PER_SECOND
         return {
-            "makespan": elapsed / self.seconds,
+            "answered": answered / streams,
+            "makespan": elapsed / ideal,
             "cpu_us_per_chunk": watched["cpu"] / (streams * self.tokens) * 1e6,
             "threads": watched["threads"],
             "rss_kib_per_stream": watched["rss_kib"] / streams,
         }
+
+
+@dataclass(slots=True)
+class Measured:
+    """What one dialect gave."""
+
+    rounds: Rounds
+    profile: object
 
 
 def run(
@@ -102,6 +112,7 @@ def run(
     seconds: float = SECONDS,
     rounds: int = ROUNDS,
     dialects: Sequence[Dialect] = DIALECTS,
+    door: bool = True,
     profile: bool = False,
     given: Endpoints | None = None,
 ) -> dict[str, object]:
@@ -113,8 +124,9 @@ def run(
     def measure() -> dict[str, object]:
         with servers(given, kafka=False) as places:
             for dialect in dialects:
-                measuring = _measure(places, dialect, sizes, workload, rounds, profiles if profile else None)
-                samples.update(uvloop.run(measuring))
+                measured = uvloop.run(_measure(places, dialect, sizes, workload, rounds, door=door, profile=profile))
+                samples.update(measured.rounds)
+                profiles[dialect] = measured.profile
         return _figures(samples, workload, rounds) | ({"profile": profiles} if profile else {})
 
     return told("streams", measure)
@@ -123,6 +135,16 @@ def run(
 def main() -> None:
     """Print the figures as one JSON line."""
     show(run(profile="--profile" in sys.argv))
+
+
+async def starts(count: int) -> AsyncGenerator[int]:
+    """Yield the numbers of streams at the moment they shall begin."""
+    loop = asyncio.get_running_loop()
+    first = loop.time()
+    for number in range(count):
+        if (wait := first + number / STARTS_PER_SECOND - loop.time()) > 0:
+            await asyncio.sleep(wait)
+        yield number
 
 
 def _figures(samples: Rounds, workload: Workload, rounds: int) -> dict[str, object]:
@@ -134,6 +156,9 @@ def _figures(samples: Rounds, workload: Workload, rounds: int) -> dict[str, obje
             label = f"{place} {way}: CPU per chunk / bare"
             summary[label] = ratio(samples, name, f"{place} bare", "cpu_us_per_chunk")
             targets[label] = "<= 2"
+            answered = min(one["answered"] for one in samples[name])
+            if answered < 1:
+                summary[f"{place} {way}: fewest answered in a round"] = round(answered, 3)
             summary[f"{place} {way}: makespan / bare"] = ratio(samples, name, f"{place} bare", "makespan")
     return {
         "workload": asdict(workload),
@@ -150,31 +175,34 @@ async def _measure(
     sizes: Sequence[int],
     workload: Workload,
     rounds: int,
-    profiles: dict[str, object] | None,
-) -> Rounds:
-    samples: Rounds = {}
+    *,
+    door: bool,
+    profile: bool,
+) -> Measured:
+    measured = Measured({}, None)
     async with AsyncExitStack() as stack:
         model = await stack.enter_async_context(simulator(dialect))
         ledger = await stack.enter_async_context(open_ledger(places.database))
         bare = await stack.enter_async_context(child(_bare, dialect, model, places.redis))
         runtime = await stack.enter_async_context(child(_runtime, dialect, model, places))
-        door = await stack.enter_async_context(_door(dialect, model, places))
         redis = create_redis(places.redis)
         stack.push_async_callback(redis.aclose)
         await asyncio.gather(bare.answer(), runtime.answer())
-        watches = Watch(bare.process), Watch(runtime.process), Watch(door)
+        watches = [Watch(bare.process), Watch(runtime.process)]
+        if door:
+            watches.append(Watch(await stack.enter_async_context(_door(dialect, model, places))))
         await workload.ask_of(model)
         for size in sizes:
             ways: dict[str, Way] = {
                 f"{dialect} {size} bare": _bare_way(bare, watches[0], size, workload),
                 f"{dialect} {size} runtime": _runtime_way(runtime, watches[1], ledger, size, workload),
-                f"{dialect} {size} door": _door_way(Dispatcher(redis), watches[2], ledger, size, workload),
             }
-            samples |= await in_turn(ways, rounds=rounds)
-        if profiles is not None:
-            turns = await ledger.queued(sizes[-1], MESSAGE)
-            _, profiles[dialect] = await runtime.ask(turns, True)
-    return samples
+            if door:
+                ways[f"{dialect} {size} door"] = _door_way(Dispatcher(redis), watches[2], ledger, size, workload)
+            measured.rounds.update(await in_turn(ways, rounds=rounds))
+        if profile:
+            _, measured.profile = await runtime.ask(await ledger.queued(sizes[-1], MESSAGE), True)
+    return measured
 
 
 # The limit.
@@ -186,13 +214,13 @@ def _bare_way(bare: Child, watch: Watch, size: int, workload: Workload) -> Way:
             elapsed, characters = await bare.ask(size)
         if characters < size * workload.tokens:
             raise RuntimeError("The bare loop did not read whole answers; is the simulator up?")
-        return workload.figures(size, elapsed, watched)
+        return workload.figures(size, size, elapsed, watched)
 
     return way
 
 
 def _bare(connection: Pipe, dialect: Dialect, model: str, redis: str) -> None:
-    uvloop.run(_serve_bare(connection, BareLoop(dialect, model), redis))
+    uvloop.run(_serve_bare(connection, BareLoop(bare_request(dialect, model)), redis))
 
 
 async def _serve_bare(connection: Pipe, bare: "BareLoop", redis: str) -> None:
@@ -207,45 +235,39 @@ async def _serve_bare(connection: Pipe, bare: "BareLoop", redis: str) -> None:
 class BareLoop:
     """Reads streams, decodes their events and publishes their text; nothing else."""
 
-    def __init__(self, dialect: Dialect, model: str) -> None:
-        self._tgi = dialect == "tgi"
-        self._url = model + ("/" if self._tgi else "/v1/chat/completions")
-        self._body = json.dumps(_tgi_body() if self._tgi else _openai_body()).encode()
+    def __init__(self, request: BareRequest) -> None:
+        self._request = request
         self._pending: dict[str, list[str]] = {}
+        self._reading = False
 
     async def read_all(self, streams: int, redis_url: str) -> int:
         """Read so many streams at once; returns how many characters they had."""
         redis = create_redis(redis_url)
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-            flushing = asyncio.create_task(self._flush_for_ever(redis), name="flush")
-            found = await asyncio.gather(*(self._read(session, f"bench:{n}") for n in range(streams)))
-            flushing.cancel()
-            await asyncio.gather(flushing, return_exceptions=True)
-            await self._flush(redis)
+            self._reading = True
+            flushing = asyncio.create_task(self._keep_flushing(redis), name="flush")
+            channels = (f"bench:{number}" async for number in starts(streams))
+            reading = [asyncio.create_task(self._read(session, channel)) async for channel in channels]
+            found = await asyncio.gather(*reading)
+            self._reading = False
+            await flushing
         await redis.aclose()
         return sum(found)
 
     async def _read(self, session: aiohttp.ClientSession, channel: str) -> int:
         characters, rest = 0, b""
-        headers = {"Content-Type": "application/json"}
-        async with session.post(self._url, data=self._body, headers=headers) as response:
+        text_of = self._request.text_of
+        async with session.post(self._request.url, data=self._request.body, headers=HEADERS) as response:
             async for data in response.content.iter_any():
                 *lines, rest = (rest + data).split(b"\n")
                 for line in lines:
-                    if line.startswith(b"data: {") and (text := self._text(json.loads(line[6:]))):
+                    if line.startswith(b"data: {") and (text := text_of(json.loads(line[6:]))):
                         characters += len(text)
                         self._pending.setdefault(channel, []).append(text)
         return characters
 
-    def _text(self, event: Any) -> str:
-        if self._tgi:
-            token = event["token"]
-            return "" if token["special"] else token["text"]
-        choices = event["choices"]
-        return choices[0]["delta"].get("content") or "" if choices else ""
-
-    async def _flush_for_ever(self, redis: Any) -> None:
-        while True:
+    async def _keep_flushing(self, redis: Any) -> None:
+        while self._reading or self._pending:
             await asyncio.sleep(FLUSH_SECONDS)
             await self._flush(redis)
 
@@ -258,37 +280,6 @@ class BareLoop:
                 await pipe.execute()
 
 
-def _messages() -> tuple[Message, ...]:
-    return Message("system", instructions(Agent.DISCOVERY)), Message("user", MESSAGE)
-
-
-def _tgi_body() -> dict[str, object]:
-    parameters = {
-        "adapter_id": "discovery",
-        "max_new_tokens": 400,
-        "temperature": 0.7,
-        "do_sample": True,
-        "return_full_text": False,
-        "details": True,
-        "grammar": {"type": "json", "value": answer_schema(Agent.DISCOVERY)},
-    }
-    return {"inputs": chatml(_messages()), "stream": True, "parameters": parameters}
-
-
-def _openai_body() -> dict[str, object]:
-    schema = {"name": "answer", "strict": True, "schema": answer_schema(Agent.DISCOVERY)}
-    return {
-        "model": "discovery",
-        "messages": [{"role": m.role, "content": m.content} for m in _messages()],
-        "max_completion_tokens": 400,
-        "temperature": 0.7,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-        "logprobs": True,
-        "response_format": {"type": "json_schema", "json_schema": schema},
-    }
-
-
 # The worker's runtime, told of its turns directly.
 
 
@@ -297,9 +288,7 @@ def _runtime_way(runtime: Child, watch: Watch, ledger: Ledger, size: int, worklo
         turns = await ledger.queued(size, MESSAGE)
         async with watch.during() as watched:
             elapsed, _ = await runtime.ask(turns, False)
-        if await ledger.ended(turns) is None:
-            raise RuntimeError(f"The runtime left turns open; see {LOG.name} in the benches' state.")
-        return workload.figures(size, elapsed, watched)
+        return workload.figures(size, (await ledger.stand(turns)).answered, elapsed, watched)
 
     return way
 
@@ -333,7 +322,7 @@ async def _serve_runtime(connection: Pipe, settings: Settings) -> None:
 
 
 async def _carry(runtime: AgentRuntime, turns: Sequence[TurnId]) -> float:
-    """Start all turns at once; returns the seconds until the last is over."""
+    """Start the turns; returns the seconds until the last is over."""
     left, over = len(turns), asyncio.Event()
 
     def done() -> None:
@@ -343,8 +332,8 @@ async def _carry(runtime: AgentRuntime, turns: Sequence[TurnId]) -> float:
             over.set()
 
     started = time.perf_counter()
-    for turn in turns:
-        runtime.start(turn, LANE, done)
+    async for number in starts(len(turns)):
+        runtime.start(turns[number], LANE, done)
     await over.wait()
     return time.perf_counter() - started
 
@@ -357,16 +346,21 @@ def _door_way(dispatcher: Dispatcher, watch: Watch, ledger: Ledger, size: int, w
         turns = await ledger.queued(size, MESSAGE)
         async with watch.during() as watched:
             started = time.time()
-            await dispatcher.send([Hint(turn, LANE) for turn in turns])
-            await until(lambda: _over(ledger, turns))
-        elapsed = (await ledger.ended(turns) or started) - started
-        return workload.figures(size, elapsed, watched)
+            async for number in starts(size):
+                await dispatcher.send([Hint(turns[number], LANE)])
+            stand = await _over(ledger, turns)
+        return workload.figures(size, stand.answered, stand.last - started, watched)
 
     return way
 
 
-async def _over(ledger: Ledger, turns: Sequence[TurnId]) -> bool:
-    return await ledger.ended(turns) is not None
+async def _over(ledger: Ledger, turns: Sequence[TurnId]) -> Stand:
+    """Wait until all have ended, or nothing ends any more."""
+    while True:
+        stand = await ledger.stand(turns)
+        if not stand.open or (stand.last and time.time() - stand.last > QUIET_SECONDS):
+            return stand
+        await asyncio.sleep(0.1)
 
 
 @asynccontextmanager
