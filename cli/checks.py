@@ -84,7 +84,7 @@ async def kafka(address: str) -> Finding:
         await consumer.stop()
     missing = sorted(set(TOPICS) - found)
     if missing:
-        mend = "Create them; numbers of partitions are in compose.yaml."
+        mend = "Create them with `fairlead topics`."
         return fail("Kafka", f"{address} answers but lacks the topics {', '.join(missing)}", mend=mend)
     return ok("Kafka", f"{address} answers, all topics are there")
 

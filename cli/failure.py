@@ -15,6 +15,7 @@ class CommandFailed(Exception):
 def sentence_of(error: Exception) -> CommandFailed | None:
     """Return the error as a command's ending; None for a surprise, which deserves its traceback."""
     from cli.supervisor import SupervisorError
+    from infra.kafka.topics import TopicsNotCreated
     from infra.postgres.statements import LedgerUnavailable
 
     match error:
@@ -24,7 +25,7 @@ def sentence_of(error: Exception) -> CommandFailed | None:
             return CommandFailed(str(error), status=2)
         case LedgerUnavailable():
             return CommandFailed(f"PostgreSQL does not answer ({error}). `fairlead doctor` says more.")
-        case EmbeddedError() | SupervisorError():
+        case EmbeddedError() | SupervisorError() | TopicsNotCreated():
             return CommandFailed(str(error))
         case _:
             return None

@@ -1,5 +1,6 @@
 """The commands of `fairlead`. Each imports its parts only when it runs: a process needs no other's."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -117,6 +118,18 @@ def migrate() -> None:
 
     upgrade(Settings().database.get_secret_value())
     typer.echo("The database is up to date.")
+
+
+@app.command()
+def topics(
+    partitions: Annotated[int, typer.Option(help="Of each new topic; fixed from then on.", min=1)] = 12,
+    replication: Annotated[int, typer.Option(help="Copies of each record.", min=1)] = 1,
+) -> None:
+    """Create the Kafka topics that are missing."""
+    from infra.kafka.topics import create_topics
+
+    made = asyncio.run(create_topics(Settings().kafka, partitions=partitions, replication=replication))
+    typer.echo(f"Created {', '.join(made)}." if made else "All topics are there.")
 
 
 @app.command()

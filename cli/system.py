@@ -21,7 +21,10 @@ from cli.supervisor import Supervisor
 from infra.embedded.errors import EmbeddedError
 from infra.embedded.process import free_port
 from infra.embedded.servers import EmbeddedServers
+from infra.embedded.topics import PARTITIONS
+from infra.kafka.topics import create_topics
 from infra.postgres.migrate import upgrade_async
+from schemas.names import TOPIC_TURNS
 
 LOG = "fairlead.log"
 READY_SECONDS = 90.0
@@ -167,6 +170,8 @@ def running_system(
         servers = stack.enter_context(
             EmbeddedServers(state, kafka=given.kafka, redis=given.redis, database=given.database)
         )
+        if given.kafka:
+            _in_thread(_make_topics, given.kafka)
         keys = _in_thread(_prepare, servers.endpoints.database, state, secrets, port)
         processes, simulated = _processes(environ, given, servers, secrets, port)
         endpoints = _endpoints(port, servers, keys, simulated)
@@ -193,6 +198,11 @@ def running_system(
             supervisor=supervisor,
             servers=servers,
         )
+
+
+async def _make_topics(kafka: str) -> None:
+    """Make the topics that a given Kafka lacks; the embedded broker comes with them."""
+    await create_topics(kafka, partitions=PARTITIONS[TOPIC_TURNS])
 
 
 async def _prepare(database: str, state: Path, secrets: LocalSecrets, port: int) -> LocalKeys:

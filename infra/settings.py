@@ -10,9 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 class Settings(BaseSettings):
     """Addresses and secrets. Behaviour is in the policy file."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="FAIRLEAD_", frozen=True, extra="ignore", populate_by_name=True
-    )
+    model_config = SettingsConfigDict(env_prefix="FAIRLEAD_", frozen=True, extra="ignore", populate_by_name=True)
 
     kafka: str = "127.0.0.1:9092"
     """Bootstrap servers, `host:port[,host:port]`."""
@@ -48,6 +46,14 @@ class Settings(BaseSettings):
     frontier_api_key: SecretStr = Field(
         default=SecretStr(""), validation_alias=AliasChoices("FAIRLEAD_FRONTIER_API_KEY", "OPENAI_API_KEY")
     )
+
+    @property
+    def served_backends(self) -> frozenset[str]:
+        """Return the backends that have a model server; the others are answered by the offline provider."""
+        frontier = self.frontier_base_url or self.frontier_api_key.get_secret_value()
+        return frozenset(
+            name for name, there in (("discovery", self.discovery_base_url), ("frontier", frontier)) if there
+        )
 
     worker_capacity: int = Field(default=500, ge=1)
     """Turns one agent worker process carries at a time."""

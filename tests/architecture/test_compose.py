@@ -28,7 +28,7 @@ CONDITIONS = {"service_healthy", "service_completed_successfully"}
 FOREIGN_VARIABLES = {"OPENAI_API_KEY"}
 
 COMMAND = re.compile(
-    r"migrate"
+    r"migrate|topics --partitions \d+"
     rf"|serve (?P<process>{'|'.join(sorted(PROCESSES - {'agents'}))})"
     rf"|serve agents --lane (?P<lane>{'|'.join(re.escape(lane) for lane in Lane)})"
     r"|simulate (?:tgi|openai) --host \S+ --port \d+"
@@ -82,7 +82,7 @@ def test_each_dependency_can_be_waited_for(services: dict[str, Node]) -> None:
 
 def test_every_lasting_service_has_a_health_check(services: dict[str, Node]) -> None:
     """Only the one-shot migration has none."""
-    assert {name for name, service in services.items() if "healthcheck" not in service} == {"migrate"}
+    assert {name for name, service in services.items() if "healthcheck" not in service} == {"migrate", "topics"}
 
 
 def test_every_command_is_one_of_ours(services: dict[str, Node]) -> None:

@@ -1,5 +1,7 @@
 """The head of a conversation: claim, route, queue, hint."""
 
+from collections.abc import Collection
+
 from opentelemetry import trace
 from structlog import get_logger
 
@@ -18,13 +20,16 @@ tracer = trace.get_tracer(__name__)
 
 
 class Preparation:
-    """Takes turns from recorded to queued."""
+    """Takes turns from recorded to queued. `served` names the backends that have a model server."""
 
-    def __init__(self, *, inbox: Inbox, router: RuleRouter, dispatcher: Dispatcher, policy: Policy) -> None:
+    def __init__(
+        self, *, inbox: Inbox, router: RuleRouter, dispatcher: Dispatcher, policy: Policy, served: Collection[str]
+    ) -> None:
         self._inbox = inbox
         self._router = router
         self._dispatcher = dispatcher
         self._policy = policy
+        self._served = served
 
     async def run(self, turn_id: TurnId) -> None:
         """Prepare the turn if it is the head of its conversation. Otherwise its predecessor's end wakes it."""
@@ -46,7 +51,10 @@ class Preparation:
         """Choose the agent and, from the policy, its models."""
         route = await self._router.route(turn)
         models = self._policy.agents[route.agent]
-        return Plan(agent=route.agent, primary=models.primary, fallback=models.fallback, direct=False, why=route.why)
+        # Without a fine-tuned model the frontier answers at once; the offline responder is the last resort only.
+        unserved = self._policy.models[models.primary].backend not in self._served
+        direct = unserved and self._policy.models[models.fallback].backend in self._served
+        return Plan(agent=route.agent, primary=models.primary, fallback=models.fallback, direct=direct, why=route.why)
 
     async def hint(self, turn: Prepared, plan: Plan) -> None:
         """Tell the lane. The turn is open to it already, so losing this costs seconds."""

@@ -150,7 +150,11 @@ async def orchestrator(settings: Settings) -> AsyncGenerator[Orchestrator]:
         history=max(agent.history_turns for agent in policy.agents.values()),
     )
     preparation = Preparation(
-        inbox=inbox, router=RuleRouter(policy.default_agent), dispatcher=Dispatcher(redis), policy=policy
+        inbox=inbox,
+        router=RuleRouter(policy.default_agent),
+        dispatcher=Dispatcher(redis),
+        policy=policy,
+        served=settings.served_backends,
     )
     try:
         yield Orchestrator(

@@ -250,7 +250,7 @@ async def test_ledger_down_turns_are_accepted_all_the_same(gateway: Gateway, wor
     real = broken.pool
     async with asyncio.timeout(30):
         broken.pool = real.recreate()
-        broken.pool._creator = refuse  # pyright: ignore
+        broken.pool._creator = refuse  # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
         turn_id = await gateway.submit(key="down")
         status = (await gateway.http.get("/readyz")).json()["dependencies"]["postgres"]
         lost = await gateway.http.get("/v1/turns/00000000-0000-4000-8000-000000000000")

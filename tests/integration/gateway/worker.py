@@ -122,7 +122,7 @@ class Worker:
             bootstrap_servers=self._bootstrap, fetch_max_wait_ms=10, auto_offset_reset="latest"
         )
         await self._consumer.start()
-        partitions = await self._consumer._client._wait_on_metadata(TOPIC_TURNS)  # pyright: ignore
+        partitions = await self._consumer._client._wait_on_metadata(TOPIC_TURNS)  # pyright: ignore[reportPrivateUsage, reportUnknownVariableType]
         assigned = [TopicPartition(TOPIC_TURNS, p) for p in cast("set[int]", partitions)]
         self._consumer.assign(assigned)
         await self._consumer.seek_to_end(*assigned)

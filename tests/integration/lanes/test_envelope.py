@@ -33,7 +33,7 @@ def test_a_hint_has_every_field_that_celery_would_send(redis_url: str) -> None:
     def answer(turn_id: str) -> None:
         del turn_id
 
-    answer.apply_async(args=[TURN], queue=Lane.DISCOVERY.value, retry=False)
+    answer.apply_async(args=(TURN,), queue=Lane.DISCOVERY.value, retry=False)
     with Redis.from_url(redis_url) as redis:
         [sent] = cast("list[bytes]", redis.lrange(CELERY_PREFIX + Lane.DISCOVERY.value, 0, -1))
     app.close()

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from infra.celery.dispatch import Dispatcher
 from infra.policy import load_policy
 from infra.redis.client import create_redis
 from infra.redis.frame_log import FrameLog
@@ -19,6 +20,8 @@ from schemas.turns import TRANSITIONS, TurnState
 from simulators.control import FaultKind
 from tests.support.pipeline import Pipeline, content_of, pipeline, quick, until
 from workers.agents.prompt import build_prompt, estimated_tokens
+from workers.orchestrator.preparation import Preparation
+from workers.orchestrator.router import RuleRouter
 
 
 async def test_a_turn_is_answered_by_the_fine_tuned_model(database_url: str, redis_url: str) -> None:
@@ -98,6 +101,22 @@ async def test_after_a_truncated_turn_the_next_one_goes_to_the_frontier_once(dat
         assert p.calls(cut) == (1, 0)
         assert p.calls(second) == (0, 1)
         assert p.calls(third) == (1, 0)
+
+
+async def test_without_a_fine_tuned_model_the_frontier_answers_at_once(database_url: str, redis_url: str) -> None:
+    """An installation that has only a frontier model sends discovery turns there, with one call and no failure."""
+    async with pipeline(database_url, redis_url) as p:
+        preparation = Preparation(
+            inbox=p.inbox, router=RuleRouter(), dispatcher=Dispatcher(p.redis), policy=p.policy, served={"frontier"}
+        )
+        turn = await p.record("c1", "Hello there")
+        await preparation.run(turn)
+        await p.answer(turn)
+
+        row = await p.row(turn)
+        assert (row["state"], row["source"]) == ("answered", "fallback")
+        assert p.calls(turn) == (0, 1)
+        assert await p.query("SELECT ordinal, state FROM attempts") == [{"ordinal": 2, "state": "succeeded"}]
 
 
 async def test_when_both_models_fail_the_visitor_gets_the_bounded_reply(database_url: str, redis_url: str) -> None:
