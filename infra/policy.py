@@ -24,9 +24,7 @@ def load_policy(path: Path | None = None) -> Policy:
     try:
         return Policy.model_validate(yaml.safe_load(source.read_text(encoding="utf-8")))
     except OSError as error:
-        raise PolicyInvalid(
-            f"cannot read the policy {source}: {error.strerror}; set FAIRLEAD_POLICY"
-        ) from error
+        raise PolicyInvalid(f"cannot read the policy {source}: {error.strerror}; set FAIRLEAD_POLICY") from error
     except yaml.YAMLError as error:
         raise PolicyInvalid(f"the policy {source} is not YAML: {error}") from error
     except ValidationError as error:

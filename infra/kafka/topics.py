@@ -36,6 +36,8 @@ async def create_topics(
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=10_000)
     try:
         await admin.start()
+        if set(topics) <= set(await admin.list_topics()):
+            return []
         wanted = [NewTopic(name, num_partitions=partitions, replication_factor=replication) for name in topics]
         answer = cast("_Answer", await admin.create_topics(wanted))
     except (KafkaError, OSError) as error:

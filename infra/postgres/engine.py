@@ -3,16 +3,23 @@
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 
-def create_engine(url: str, *, pool_size: int = 10, name: str = "fairlead") -> AsyncEngine:
+def create_engine(url: str, *, pool_size: int = 10, name: str = "fairlead", pool_timeout: float = 2) -> AsyncEngine:
     """Return an engine whose statements commit by themselves unless a transaction is begun.
 
     Most transitions are one statement, so autocommit saves two of three round trips.
+
+    Args:
+        url: `postgresql+asyncpg://…`.
+        pool_size: connections kept; as many again may be opened for a while.
+        name: shown in `pg_stat_activity`.
+        pool_timeout: seconds to wait for a connection. Short where a caller can be refused, longer where work that
+            is already accepted would have to be found again.
     """
     return create_async_engine(
         url,
         pool_size=pool_size,
         max_overflow=pool_size,
-        pool_timeout=2,
+        pool_timeout=pool_timeout,
         pool_recycle=1800,
         isolation_level="AUTOCOMMIT",
         connect_args={

@@ -83,9 +83,7 @@ class FrameLog:
 
     async def arm(self, stream: Stream, routed: WireFrame) -> Verdict:
         """Give the log to `stream.epoch` and publish `routed`. Repeating it changes nothing."""
-        answer = await self._call(
-            stream.keys, ["arm", stream.epoch, TTL_SECONDS, stream.channel, routed.encode()]
-        )
+        answer = await self._call(stream.keys, ["arm", stream.epoch, TTL_SECONDS, stream.channel, routed.encode()])
         return Verdict(cast("str", answer))
 
     async def append(self, appends: Sequence[Append]) -> list[Verdict]:

@@ -139,7 +139,9 @@ async def orchestrator(settings: Settings) -> AsyncGenerator[Orchestrator]:
     """Build and tear down the orchestrator's parts."""
     policy = load_policy(settings.policy)
     actor = f"orchestrator@{socket.gethostname()}:{os.getpid()}"
-    engine = create_engine(settings.database.get_secret_value(), pool_size=10, name="fairlead-orchestrator")
+    engine = create_engine(
+        settings.database.get_secret_value(), pool_size=10, name="fairlead-orchestrator", pool_timeout=10
+    )
     redis = create_redis(settings.redis)
     producer = EventProducer(bootstrap=settings.kafka, client_id=f"fairlead-orchestrator-{os.getpid()}")
     await producer.start()

@@ -71,6 +71,7 @@ async def test_five_hundred_streams_share_one_process_without_a_thread_each(
                 states = await _states(p)
                 most_live = max(most_live, states.get("running", 0) + states.get("streaming", 0))
                 most_threads = max(most_threads, worker.num_threads())
+                await p.sweeper.resend_lost_hints()
                 await asyncio.sleep(0.1)
 
         assert await _states(p) == {"answered": 500}

@@ -64,7 +64,8 @@ def kind(request: pytest.FixtureRequest) -> Kind:
 @pytest.fixture
 async def simulator(kind: Kind) -> AsyncGenerator[SimulatorHandle]:
     """A simulator of the server this kind of provider talks to."""
-    async with running("tgi" if kind == "tgi" else "openai") as handle:
+    names = [*load_policy().served_by("frontier"), "discovery"]
+    async with running("tgi" if kind == "tgi" else "openai", models=names) as handle:
         yield handle
 
 

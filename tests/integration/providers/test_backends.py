@@ -33,7 +33,7 @@ async def test_who_serves(given: dict[str, object], discovery: str, frontier: st
     backends = Backends(_settings(**given), load_policy())
     assert backends.for_model("discovery-slm")[0].name == discovery
     assert backends.for_model("frontier")[0].name == frontier
-    assert backends.for_model("frontier-lite")[1].model == "frontier-lite"
+    assert backends.for_model("frontier-lite")[1].backend == "frontier"
     await backends.aclose()
 
 
