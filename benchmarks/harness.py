@@ -36,7 +36,7 @@ NOWHERE: Final = "127.0.0.1:1"
 """The address of what a bench does not need."""
 
 FETCH_MS: Final = 5
-"""The longest a fetch may wait on the in-memory broker, which wakes none when a record arrives."""
+"""The longest a fetch waits on the in-memory broker, which wakes none when a record arrives. So does the system."""
 
 Round: TypeAlias = dict[str, float]
 Way: TypeAlias = Callable[[], Awaitable[Round]]

@@ -51,10 +51,10 @@ def run(
     """Count, on a system of its own unless one is given; every figure is per turn."""
 
     def measure() -> dict[str, object]:
-        with servers(given) as places:
+        with servers(given, kafka=False) as places:
             own = nullcontext(counted) if counted is not None else _counted(places)
             with own as (proxy, system):
-                counters = Counters(places, proxy)
+                counters = Counters(system.endpoints.kafka, places.redis, proxy)
                 return uvloop.run(_measure(counters, system, (turns, per_second, settle_seconds)))
 
     return told("round_trips", measure)
@@ -78,7 +78,8 @@ def main() -> None:
 class Counters:
     """Everything that counts."""
 
-    places: Endpoints
+    kafka: str
+    redis: str
     proxy: CountingProxy
 
     async def read(self) -> Counts:
@@ -86,7 +87,7 @@ class Counters:
         found: Counts = Counter()
         for (name, what), count in self.proxy.counts.items():
             found[f"postgres {name.removeprefix('fairlead-')}: {what}"] += count
-        async with Redis.from_url(self.places.redis, decode_responses=True) as redis:
+        async with Redis.from_url(self.redis, decode_responses=True) as redis:
             stats: dict[str, dict[str, Any]] = await redis.info("commandstats")
         for command, stat in stats.items():
             found[f"redis {command.removeprefix('cmdstat_')}"] += int(stat["calls"])
@@ -96,7 +97,7 @@ class Counters:
 
     async def _ends(self) -> dict[str, int]:
         partitions = [TopicPartition(topic, n) for topic, count in PARTITIONS.items() for n in range(count)]
-        consumer: Any = AIOKafkaConsumer(bootstrap_servers=self.places.kafka)
+        consumer: Any = AIOKafkaConsumer(bootstrap_servers=self.kafka)
         await consumer.start()
         try:
             ends: dict[TopicPartition, int] = await consumer.end_offsets(partitions)

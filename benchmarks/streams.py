@@ -86,12 +86,12 @@ class Workload:
         await pace(model, tokens=self.tokens, first_token_ms=gap, inter_token_ms=gap)
 
     def figures(self, streams: int, answered: int, elapsed: float, watched: Round) -> Round:
-        """Return a round's figures, by chunk and by stream."""
+        """Return a round's figures, by chunk of a whole answer and by stream."""
         ideal = self.seconds + (streams - 1) / STARTS_PER_SECOND
         return {
             "answered": answered / streams,
             "makespan": elapsed / ideal,
-            "cpu_us_per_chunk": watched["cpu"] / (streams * self.tokens) * 1e6,
+            "cpu_us_per_chunk": watched["cpu"] / (max(1, answered) * self.tokens) * 1e6,
             "threads": watched["threads"],
             "rss_kib_per_stream": watched["rss_kib"] / streams,
         }

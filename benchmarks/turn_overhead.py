@@ -56,7 +56,7 @@ def run(
     """Measure, on a system of its own unless one is given; every time is in milliseconds."""
 
     def measure() -> dict[str, object]:
-        with servers(given, broker=broker) as places:
+        with servers(given, broker=broker, kafka=broker == "apache") as places:
             own = nullcontext(system) if system is not None else whole_system(places, broker)
             with own as running:
                 return uvloop.run(_measure(places, running, broker, (turns, per_second, rounds, hops)))
@@ -104,7 +104,7 @@ class _Hops:
         made = cls()
         async with AsyncExitStack() as stack:
             opened = {
-                "kafka": kafka_hop(places.kafka, broker),
+                "kafka": kafka_hop(system.endpoints.kafka, broker),
                 "celery": celery_hop(places.redis),
                 "publish": publish_hop(places.redis),
                 "model": model_hop("tgi", simulated.tgi if simulated else ""),

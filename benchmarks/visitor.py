@@ -5,7 +5,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import AsyncGenerator, Generator, Mapping
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Final
 
 import aiohttp
 
-from benchmarks.harness import FETCH_MS, STATE
+from benchmarks.harness import STATE
 from cli.system import RunningSystem, running_system
 from infra.embedded.servers import Broker, Endpoints
 from schemas.ids import TurnId
@@ -110,19 +110,15 @@ async def visitor(system: RunningSystem) -> AsyncGenerator[Visitor]:
 def whole_system(
     places: Endpoints, broker: Broker, *, database: str | None = None, state: Path = STATE / "system"
 ) -> Generator[RunningSystem]:
-    """Run every process of an installation and the simulators on the given servers."""
+    """Run every process of an installation and the simulators on the given servers; the in-memory broker is its own."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(_THEIRS)}
     environ |= {
-        "FAIRLEAD_KAFKA": places.kafka,
         "FAIRLEAD_REDIS": places.redis,
         "FAIRLEAD_DATABASE": database or places.database,
         "FAIRLEAD_RATE_LIMIT_PER_MINUTE": "1000000",
         "FAIRLEAD_LOG_FORMAT": "json",
-        **_fetching(broker),
     }
+    if broker == "apache":
+        environ["FAIRLEAD_KAFKA"] = places.kafka
     with running_system(state, environ=environ) as system:
         yield system
-
-
-def _fetching(broker: Broker) -> Mapping[str, str]:
-    return {"FAIRLEAD_KAFKA_FETCH_MAX_WAIT_MS": str(FETCH_MS)} if broker == "memory" else {}

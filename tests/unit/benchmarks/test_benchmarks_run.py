@@ -55,10 +55,10 @@ def test_streams_are_measured_beside_a_bare_loop(database_url: str, redis_url: s
 
 
 def test_the_whole_system_is_measured_and_counted(
-    database_url: str, redis_url: str, memory_kafka: str, state_directory: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, redis_url: str, state_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Turns go through every process: their stages have times, and their round trips are counted by process."""
-    places = Endpoints(kafka=memory_kafka, redis=redis_url, database=database_url)
+    places = Endpoints(kafka=NOWHERE, redis=redis_url, database=database_url)
     monkeypatch.setattr(visitor, "WARM_TURNS", 2)
     with (
         CountingProxy(database_url).running() as proxy,
