@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
 import uvloop
 
@@ -28,3 +28,19 @@ def run_until_signal(name: str, settings: Settings, serve: Serve) -> None:
         uvloop.run(main())
     finally:
         stop_tracing()
+
+
+async def beat_until(stop: asyncio.Event, beats: Mapping[str, Coroutine[None, None, None]]) -> None:
+    """Run endless loops until `stop` is set. A loop that ends by itself ends the process, with its error.
+
+    Raises:
+        Exception: whatever ended a loop; a supervisor starts the process again.
+    """
+    tasks = [asyncio.create_task(beat, name=name) for name, beat in beats.items()]
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in (*tasks, stopping):
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        task.result()

@@ -19,7 +19,7 @@ from infra.policy import load_policy
 from infra.postgres.dead_letters import DeadLetters
 from infra.postgres.engine import create_engine
 from infra.postgres.inbox import Inbox
-from infra.processes import run_until_signal
+from infra.processes import beat_until, run_until_signal
 from infra.redis.client import create_redis
 from infra.redis.wake import announcements
 from infra.settings import Settings
@@ -176,20 +176,9 @@ async def orchestrator(settings: Settings) -> AsyncGenerator[Orchestrator]:
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until `stop` is set."""
     async with orchestrator(settings) as process, serve_metrics(settings.metrics_port, process.health):
-        beats = [
-            asyncio.create_task(process.consume(), name="consume"),
-            asyncio.create_task(process.listen(), name="wake"),
-            asyncio.create_task(watch_loop_lag(), name="loop-lag"),
-        ]
-        stopping = asyncio.create_task(stop.wait(), name="stop")
-        await asyncio.wait([stopping, *beats], return_when=asyncio.FIRST_COMPLETED)
-        broken = [beat for beat in beats if beat.done()]
-        for beat in (*beats, stopping):
-            beat.cancel()
-        await asyncio.gather(*beats, return_exceptions=True)
+        beats = {"consume": process.consume(), "wake": process.listen(), "loop-lag": watch_loop_lag()}
+        await beat_until(stop, beats)
         await process.drain()
-        for beat in broken:
-            beat.result()
 
 
 def run(settings: Settings) -> None:

@@ -19,7 +19,7 @@ from infra.postgres.engine import create_engine
 from infra.postgres.outbox import Outbox
 from infra.postgres.statements import LedgerUnavailable
 from infra.postgres.sweeps import Sweeps
-from infra.processes import run_until_signal
+from infra.processes import beat_until, run_until_signal
 from infra.redis.client import create_redis
 from infra.redis.frame_log import FrameLog
 from infra.settings import Settings
@@ -125,15 +125,12 @@ async def upkeep(settings: Settings) -> AsyncGenerator[Upkeep]:
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until `stop` is set."""
     async with upkeep(settings) as process, serve_metrics(settings.metrics_port, process.health):
-        beats = [
-            asyncio.create_task(process.sweep_for_ever(), name="sweep"),
-            asyncio.create_task(process.relay_for_ever(), name="relay"),
-            asyncio.create_task(watch_loop_lag(), name="loop-lag"),
-        ]
-        await stop.wait()
-        for beat in beats:
-            beat.cancel()
-        await asyncio.gather(*beats, return_exceptions=True)
+        beats = {
+            "sweep": process.sweep_for_ever(),
+            "relay": process.relay_for_ever(),
+            "loop-lag": watch_loop_lag(),
+        }
+        await beat_until(stop, beats)
 
 
 def run(settings: Settings) -> None:

@@ -1,6 +1,6 @@
 """One sweep over what nobody is working on any more. Every step may run in several processes at once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -95,30 +95,22 @@ class Sweeper:
             await self._bound(turn, DeadLetterReason.SEAL_UNKNOWN, letter=True)
 
     async def _end_shown(self, turn: Abandoned, content: str, cuts: tuple[int, ...], *, whole: bool) -> None:
-        closing = None if whole else _closers(content)
         await self._settle(
             turn,
-            Settlement(
-                turn_id=turn.turn_id,
-                tenant=turn.tenant,
-                conversation_id=turn.conversation_id,
-                seq=turn.seq,
-                channel=turn.channel,
-                agent=turn.agent,
-                epoch=turn.epoch,
+            replace(
+                _ended(turn),
                 from_states=(TurnState.SEALING,),
                 state=TurnState.ANSWERED if whole else TurnState.TRUNCATED,
                 content=content,
                 text=to_text(content),
                 cuts=cuts,
-                closing=closing or None,
+                closing=None if whole else _closers(content) or None,
                 source="fallback" if turn.ordinal == 2 else "primary",
                 reason=None if whole else "worker_lost",
                 ordinal=turn.ordinal,
                 attempt_state="succeeded" if whole else "abandoned",
                 error=None if whole else "worker_lost",
                 force_frontier=not whole,
-                traceparent=turn.traceparent,
             ),
         )
 
@@ -132,21 +124,12 @@ class Sweeper:
     async def _bound(self, turn: Abandoned, reason: str, *, letter: bool) -> None:
         await self._settle(
             turn,
-            Settlement(
-                turn_id=turn.turn_id,
-                tenant=turn.tenant,
-                conversation_id=turn.conversation_id,
-                seq=turn.seq,
-                channel=turn.channel,
-                agent=turn.agent,
-                epoch=turn.epoch,
-                from_states=(*ANY_UNSEEN, TurnState.SEALING),
-                state=TurnState.BOUNDED,
+            replace(
+                _ended(turn),
                 closing=self.bounded_reply,
                 text=to_text(self.bounded_reply),
                 reason=str(reason),
                 letter=DeadLetterReason(reason) if letter else None,
-                traceparent=turn.traceparent,
             ),
         )
 
@@ -176,6 +159,21 @@ class Sweeper:
             await self.frames.finish(_stream(turn), frames)
         except FramesUnavailable:
             log.warning("end_not_published", turn_id=turn.turn_id)
+
+
+def _ended(turn: Abandoned) -> Settlement:
+    return Settlement(
+        turn_id=turn.turn_id,
+        tenant=turn.tenant,
+        conversation_id=turn.conversation_id,
+        seq=turn.seq,
+        channel=turn.channel,
+        agent=turn.agent,
+        epoch=turn.epoch,
+        from_states=(*ANY_UNSEEN, TurnState.SEALING),
+        state=TurnState.BOUNDED,
+        traceparent=turn.traceparent,
+    )
 
 
 def _stream(turn: Abandoned) -> Stream:

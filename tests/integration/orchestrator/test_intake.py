@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from infra.kafka.consumer import EventConsumer, Record
+from infra.kafka.consumer import EventConsumer
 from infra.kafka.producer import EventProducer
 from infra.policy import load_policy
 from infra.postgres.dead_letters import DeadLetters
@@ -21,6 +21,7 @@ from schemas.envelope import Envelope, Headers, now_rfc3339, text_headers
 from schemas.events import TYPE_TURN_SUBMITTED, TurnSubmitted
 from schemas.ids import TurnId, turn_id_for
 from schemas.names import partition_key
+from tests.support.kafka import everything_in
 from tests.support.pipeline import until
 from tests.support.proxy import proxy
 from workers.orchestrator.intake import Intake
@@ -101,20 +102,6 @@ class Bench:
     def consumer(self, topic: str, group: str) -> EventConsumer:
         """Return a consumer of the product's own make."""
         return EventConsumer(bootstrap=self.kafka, topic=topic, group=group, client_id="test", fetch_max_wait_ms=10)
-
-    async def everything_in(self, topic: str, enough: int) -> list[Record]:
-        """Read a topic from its start."""
-        consumer = self.consumer(topic, uuid.uuid4().hex)
-        await consumer.start()
-        records: list[Record] = []
-        try:
-            async with asyncio.timeout(40):
-                while len(records) < enough:
-                    batch = await consumer.fetch(wait_ms=100, limit=500)
-                    records.extend(record for some in batch.values() for record in some)
-        finally:
-            await consumer.stop()
-        return records
 
 
 @asynccontextmanager
@@ -212,7 +199,7 @@ async def test_garbage_goes_to_the_dead_letters_whole_and_the_rest_goes_on(
         await bench.take_in(2, group="a")
 
         assert sorted(bench.started) == sorted([TurnId(reused.turn_id), TurnId(good.turn_id)])
-        letters = await bench.everything_in(bench.dead_letter_topic, len(bad) + 1)
+        letters = await everything_in(bench.kafka, bench.dead_letter_topic, len(bad) + 1)
         seen = {(r.key, r.value, text_headers(r.headers)["dlq-error-type"]) for r in letters}
         expected = {(key, value, reason) for key, value, _, reason in bad}
         assert expected | {(b"acme:c1", other.model_dump_json().encode(), "conflict")} == seen

@@ -1,19 +1,18 @@
 """Results reach Kafka after the transaction that made them true."""
 
 import asyncio
-import uuid
 from collections.abc import Callable
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from infra.kafka.consumer import EventConsumer, Record
 from infra.kafka.producer import EventProducer
 from infra.postgres.engine import create_engine
 from infra.postgres.outbox import Outbox
 from infra.postgres.statements import LedgerUnavailable
 from schemas.envelope import text_headers
+from tests.support.kafka import everything_in
 from tests.support.pipeline import until
 from workers.upkeep.relay import Relay
 
@@ -22,22 +21,6 @@ MakeTopic = Callable[[int], str]
 _INSERT = text("""
 INSERT INTO outbox (topic, key, headers, value) VALUES (:topic, :key, '[["ce_id", "1"], ["ce_type", "t"]]', :value)
 """)
-
-
-async def _read(kafka: str, topic: str, enough: int) -> list[Record]:
-    consumer = EventConsumer(
-        bootstrap=kafka, topic=topic, group=uuid.uuid4().hex, client_id="test", fetch_max_wait_ms=10
-    )
-    await consumer.start()
-    records: list[Record] = []
-    try:
-        async with asyncio.timeout(40):
-            while len(records) < enough:
-                batch = await consumer.fetch(wait_ms=100, limit=500)
-                records.extend(record for some in batch.values() for record in some)
-    finally:
-        await consumer.stop()
-    return records
 
 
 async def test_the_outbox_reaches_kafka_once_and_in_order(kafka: str, database_url: str, new_topic: MakeTopic) -> None:
@@ -62,7 +45,7 @@ async def test_the_outbox_reaches_kafka_once_and_in_order(kafka: str, database_u
 
     assert sum(await asyncio.gather(*map(drain, relays))) == 250
 
-    records = await _read(kafka, topic, 250)
+    records = await everything_in(kafka, topic, 250)
     assert len(records) == 250
     for c in range(5):
         values = [int(r.value or b"") for r in records if r.key == f"acme:c{c}".encode()]
