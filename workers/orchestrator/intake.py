@@ -1,4 +1,4 @@
-"""From Kafka into the ledger: fetch, decode, bury what is no event, record, commit, start."""
+"""From Kafka into the ledger: fetch, decode, record, start, bury what is no event, commit."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -86,11 +86,9 @@ class Intake:
             return 0
         events, refused = self.decode(batch)
         recorded = await self.record(events)
+        self.start(recorded)
         await self.bury([*refused, *_refused_by_ledger(batch, recorded)])
         await self._consumer.commit(batch)
-        for item in recorded:
-            if item.inserted:
-                self._start(TurnId(item.inbound.event.turn_id))
         return sum(map(len, batch.values()))
 
     def decode(self, batch: Batch) -> tuple[list[Inbound], list[_Refused]]:
@@ -115,6 +113,12 @@ class Intake:
                 log.warning("intake_waits", error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
         return []
+
+    def start(self, recorded: Sequence[Recorded]) -> None:
+        """Start what is new. It is in the ledger, so nobody has to wait for the commit."""
+        for item in recorded:
+            if item.inserted:
+                self._start(TurnId(item.inbound.event.turn_id))
 
     async def bury(self, refused: Sequence[_Refused]) -> None:
         """Send what is no event to the dead-letter topic, whole; only then may its offset be committed."""
