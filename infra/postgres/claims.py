@@ -105,15 +105,23 @@ WITH moved AS (
 SELECT turn_id FROM moved
 """)
 
+# A turn that its own epoch has settled meanwhile is not lost: its worker may still be telling the end.
 _RENEW = text("""
-UPDATE turns t
-SET lease_until = clock_timestamp() + make_interval(secs => :lease),
-    content = CASE WHEN t.state = 'streaming' THEN u.content ELSE t.content END,
-    cuts = CASE WHEN t.state = 'streaming' THEN string_to_array(u.cuts, ',')::int[] ELSE t.cuts END
-FROM unnest(CAST(:turn_ids AS uuid[]), CAST(:epochs AS int[]), CAST(:contents AS text[]), CAST(:cuts AS text[]))
-     AS u(turn_id, epoch, content, cuts)
-WHERE t.turn_id = u.turn_id AND t.epoch = u.epoch AND t.done_at IS NULL
-RETURNING t.turn_id::text
+WITH live AS (
+    SELECT * FROM unnest(CAST(:turn_ids AS uuid[]), CAST(:epochs AS int[]), CAST(:contents AS text[]),
+                         CAST(:cuts AS text[])) AS u(turn_id, epoch, content, cuts)
+), renewed AS (
+    UPDATE turns t
+    SET lease_until = clock_timestamp() + make_interval(secs => :lease),
+        content = CASE WHEN t.state = 'streaming' THEN u.content ELSE t.content END,
+        cuts = CASE WHEN t.state = 'streaming' THEN string_to_array(u.cuts, ',')::int[] ELSE t.cuts END
+    FROM live u WHERE t.turn_id = u.turn_id AND t.epoch = u.epoch AND t.done_at IS NULL
+    RETURNING t.turn_id
+)
+SELECT turn_id::text FROM renewed
+UNION ALL
+SELECT t.turn_id::text FROM turns t JOIN live u ON t.turn_id = u.turn_id AND t.epoch = u.epoch
+WHERE t.done_at IS NOT NULL
 """)
 
 _OWNS = text("""
@@ -212,7 +220,7 @@ class Claims:
         return await row(self._engine, _OWNS, {"turn_id": turn_id, "epoch": epoch}) is not None
 
     async def renew(self, checkpoints: Sequence[Checkpoint]) -> set[TurnId]:
-        """Extend the leases of all live turns and keep what they have shown; returns those still ours."""
+        """Extend the leases of live turns, keep what they showed; returns those still ours, ended by us or not."""
         found = await rows(
             self._engine,
             _RENEW,

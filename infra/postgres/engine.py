@@ -10,7 +10,7 @@ def create_engine(url: str, *, pool_size: int = 10, name: str = "fairlead", pool
 
     Args:
         url: `postgresql+asyncpg://…`.
-        pool_size: connections kept; as many again may be opened for a while.
+        pool_size: connections at most. No more for a while: opening one costs several round trips.
         name: shown in `pg_stat_activity`.
         pool_timeout: seconds to wait for a connection. Short where a caller can be refused, longer where work that
             is already accepted would have to be found again.
@@ -18,7 +18,7 @@ def create_engine(url: str, *, pool_size: int = 10, name: str = "fairlead", pool
     return create_async_engine(
         url,
         pool_size=pool_size,
-        max_overflow=pool_size,
+        max_overflow=0,
         pool_timeout=pool_timeout,
         pool_recycle=1800,
         isolation_level="AUTOCOMMIT",

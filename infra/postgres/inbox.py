@@ -32,25 +32,26 @@ WITH batch AS (
         WITH ORDINALITY AS b(turn_id, tenant_id, conversation_id, channel, input_text, metadata, history,
                              body_sha256, traceparent, kafka_partition, kafka_offset, ord)
 ), fresh AS (
-    SELECT DISTINCT ON (b.turn_id) b.* FROM batch b JOIN tenants USING (tenant_id)
-    WHERE NOT EXISTS (SELECT 1 FROM turns t WHERE t.turn_id = b.turn_id)
-    ORDER BY b.turn_id, b.ord
-), counted AS (
-    SELECT tenant_id, conversation_id, count(*)::int AS n FROM fresh GROUP BY 1, 2 ORDER BY 1, 2
+    -- Counted and numbered here: joined counts make PostgreSQL's generic plan compare every pair of a batch.
+    SELECT d.*, count(*) OVER (PARTITION BY d.tenant_id, d.conversation_id) AS n,
+           row_number() OVER (PARTITION BY d.tenant_id, d.conversation_id ORDER BY d.ord) AS place
+    FROM (SELECT DISTINCT ON (b.turn_id) b.* FROM batch b JOIN tenants USING (tenant_id)
+          WHERE NOT EXISTS (SELECT 1 FROM turns t WHERE t.turn_id = b.turn_id)
+          ORDER BY b.turn_id, b.ord) d
 ), numbered AS (
     INSERT INTO conversations AS c (tenant_id, conversation_id, last_seq)
-    SELECT tenant_id, conversation_id, n FROM counted
+    SELECT tenant_id, conversation_id, n FROM fresh WHERE place = 1 ORDER BY 1, 2
     ON CONFLICT (tenant_id, conversation_id) DO UPDATE SET last_seq = c.last_seq + excluded.last_seq
     RETURNING c.tenant_id, c.conversation_id, c.last_seq
 ), inserted AS (
     INSERT INTO turns AS t (turn_id, tenant_id, conversation_id, seq, channel, input_text, metadata, history,
-                            body_sha256, traceparent, kafka_topic, kafka_partition, kafka_offset, state, deadline_at)
-    SELECT f.turn_id, f.tenant_id, f.conversation_id,
-           n.last_seq - k.n + row_number() OVER (PARTITION BY f.tenant_id, f.conversation_id ORDER BY f.ord),
+                            body_sha256, traceparent, kafka_topic, kafka_partition, kafka_offset, state,
+                            deadline_at)
+    SELECT f.turn_id, f.tenant_id, f.conversation_id, m.last_seq - f.n + f.place,
            f.channel, f.input_text, f.metadata, f.history, f.body_sha256, nullif(f.traceparent, ''),
            :topic, f.kafka_partition, f.kafka_offset, 'received',
            clock_timestamp() + make_interval(secs => :waiting)
-    FROM fresh f JOIN numbered n USING (tenant_id, conversation_id) JOIN counted k USING (tenant_id, conversation_id)
+    FROM fresh f JOIN numbered m USING (tenant_id, conversation_id)
     ON CONFLICT DO NOTHING
     RETURNING t.turn_id
 ), event AS (

@@ -52,20 +52,24 @@ class Pipeline:
     openai: SimulatorHandle
     _offset: int = field(default=0)
 
-    async def record(self, conversation: str, message: str, *, key: str | None = None) -> TurnId:
-        """Write a message down as the orchestrator would on reading its event."""
-        turn_id = turn_id_for(TENANT, key or uuid.uuid4().hex)
+    def inbound(self, conversation: str, message: str, *, key: str | None = None, offset: int) -> Inbound:
+        """Return a message as it comes out of Kafka."""
         event = TurnSubmitted(
-            turn_id=turn_id,
+            turn_id=turn_id_for(TENANT, key or uuid.uuid4().hex),
             tenant_id=TENANT,
             conversation_id=conversation,
             channel="test",
             text=message,
             body_sha256=hashlib.sha256(message.encode()).hexdigest(),
         )
+        return Inbound(event, 0, offset, None)
+
+    async def record(self, conversation: str, message: str, *, key: str | None = None) -> TurnId:
+        """Write a message down as the orchestrator would on reading its event."""
         self._offset += 1
-        await self.inbox.record(TOPIC_TURNS, [Inbound(event, 0, self._offset, None)])
-        return turn_id
+        item = self.inbound(conversation, message, key=key, offset=self._offset)
+        await self.inbox.record(TOPIC_TURNS, [item])
+        return TurnId(item.event.turn_id)
 
     async def queue(self, conversation: str, message: str) -> TurnId:
         """Record a message and bring it to its lane."""

@@ -74,7 +74,7 @@ class AgentRuntime:
 async def agent_runtime(settings: Settings, policy: Policy) -> AsyncGenerator[AgentRuntime]:
     """Build and tear down everything an agent worker needs on its loop."""
     owner = f"agents@{socket.gethostname()}:{os.getpid()}"
-    engine = create_engine(settings.database.get_secret_value(), pool_size=16, name="fairlead-agents", pool_timeout=10)
+    engine = create_engine(settings.database.get_secret_value(), pool_size=24, name="fairlead-agents", pool_timeout=10)
     redis = create_redis(settings.redis, connections=16)
     frames = FrameLog(redis)
     history = max(agent.history_turns for agent in policy.agents.values())

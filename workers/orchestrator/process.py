@@ -140,7 +140,7 @@ async def orchestrator(settings: Settings) -> AsyncGenerator[Orchestrator]:
     policy = load_policy(settings.policy)
     actor = f"orchestrator@{socket.gethostname()}:{os.getpid()}"
     engine = create_engine(
-        settings.database.get_secret_value(), pool_size=10, name="fairlead-orchestrator", pool_timeout=10
+        settings.database.get_secret_value(), pool_size=16, name="fairlead-orchestrator", pool_timeout=10
     )
     redis = create_redis(settings.redis)
     producer = EventProducer(bootstrap=settings.kafka, client_id=f"fairlead-orchestrator-{os.getpid()}")

@@ -295,3 +295,29 @@ async def test_a_gap_is_refused_and_a_repeated_append_is_free(database_url: str,
 
         assert [frame.seq for frame in await p.log(turn)] == [1, 2, 3, 4]
         assert [frame.seq for frame in await p.frames.read(turn, 2)] == [3, 4]
+
+
+async def test_a_renewal_beside_the_settlement_does_not_take_the_turn_for_lost(
+    database_url: str, redis_url: str
+) -> None:
+    """Renewing a turn that its own worker has just settled keeps it; under another epoch it is lost."""
+    async with pipeline(database_url, redis_url) as p:
+        turn = await p.say("c1", "Hello there")
+        [row] = await p.query("SELECT epoch FROM turns")
+        epoch = int(str(row["epoch"]))
+        claims = p.runtime.executor.claims
+
+        assert await claims.renew([Checkpoint(turn, epoch, "", ())]) == {turn}
+        assert await claims.renew([Checkpoint(turn, epoch - 1, "", ())]) == set()
+
+
+async def test_a_large_batch_is_recorded_as_quickly_per_turn_as_a_small_one(database_url: str, redis_url: str) -> None:
+    """Twenty batches of 200 turns in 50 conversations are recorded without a statement running into its limit."""
+    async with pipeline(database_url, redis_url) as p:
+        for batch in range(20):
+            await p.inbox.record(
+                "t", [p.inbound(f"c{n % 50}", f"message {n}", offset=200 * batch + n) for n in range(200)]
+            )
+
+        [found] = await p.query("SELECT count(*)::int AS n, max(seq) AS top FROM turns")
+        assert found == {"n": 4000, "top": 80}
