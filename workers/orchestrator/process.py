@@ -59,7 +59,6 @@ class Orchestrator:
         self._dead_letters = dead_letters
         self._places = asyncio.Semaphore(CONCURRENT_PREPARATIONS)
         self._tasks: set[asyncio.Task[None]] = set()
-        self.joined = asyncio.Event()
         self.last_poll = time.monotonic()
 
     def start_turn(self, turn_id: TurnId) -> None:
@@ -106,7 +105,6 @@ class Orchestrator:
             dead_letters=self._dead_letters,
             start=self.start_turn,
         )
-        self.joined.set()
         while True:
             await intake.run_once()
             self.last_poll = time.monotonic()
