@@ -36,7 +36,7 @@ lock:  ## Refresh requirements.lock (and the lock of uv itself)
 
 .PHONY: check
 check: setup  ## Everything quick: format, lint, types, import contracts, drift of generated documents
-	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff format --check --diff --quiet .
 	$(BIN)/ruff check --quiet .
 	$(BIN)/basedpyright --level error
 	$(BIN)/lint-imports --no-cache > .cache/tmp/imports.txt || { cat .cache/tmp/imports.txt; exit 1; }

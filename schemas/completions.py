@@ -130,6 +130,5 @@ class Malformed(ProviderError):
 
 
 ERROR_CODES = tuple(
-    cls.code
-    for cls in (Overloaded, InvalidRequest, BackendFailed, Incomplete, Unavailable, TimedOut, Malformed)
+    cls.code for cls in (Overloaded, InvalidRequest, BackendFailed, Incomplete, Unavailable, TimedOut, Malformed)
 )

@@ -60,9 +60,7 @@ class TurnRequest(BaseModel):
     def _small(cls, metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
         encoded = json.dumps(metadata)
         if len(encoded) > MAX_METADATA_BYTES:
-            raise ValueError(
-                f"metadata is larger than {MAX_METADATA_BYTES} bytes as JSON; send references instead"
-            )
+            raise ValueError(f"metadata is larger than {MAX_METADATA_BYTES} bytes as JSON; send references instead")
         if "\\u0000" in encoded:
             raise ValueError("metadata must not contain the NUL character")
         return metadata
