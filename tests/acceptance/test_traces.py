@@ -79,7 +79,7 @@ def _collecting() -> Generator[tuple[_Collector, str]]:
 
 
 async def test_a_turn_is_one_trace_from_the_request_to_the_model(state_directory: Path) -> None:
-    """The caller's trace holds spans of gateway, orchestrator and agent worker, and no span holds the message."""
+    """The caller's trace holds spans of gateway, orchestrator and agent worker, and neither span nor log holds the message."""
     with _collecting() as (collector, address):
         environ = {**bare_environment(), "FAIRLEAD_OTLP_ENDPOINT": address}
         with running_system(state_directory / "traced", environ=environ) as system:
@@ -102,3 +102,7 @@ async def test_a_turn_is_one_trace_from_the_request_to_the_model(state_directory
     assert {"send fairlead.turns", "prepare turn", "answer discovery"} <= names
     assert any(name.startswith("chat ") for name in names)
     assert SECRET.encode() not in collector.raw
+    log = await asyncio.to_thread(system.log.read_text)
+    assert "turn_settled" in log
+    for kept_out in (SECRET, found.api_key, found.operator_key, found.database):
+        assert kept_out not in log
