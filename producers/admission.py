@@ -19,7 +19,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from infra.kafka.producer import EventProducer, NotAccepted
+from infra.kafka.producer import EventProducer, NotAccepted, TooLarge
 from infra.postgres.idempotency import OtherMessage, Reserved, SameMessage, reserve
 from infra.postgres.statements import LedgerUnavailable
 from infra.telemetry.metrics import TURNS_ACCEPTED, TURNS_REFUSED, Door
@@ -225,6 +225,7 @@ _REASONS: Final[dict[type[Exception], str]] = {
     RateLimited: "rate_limited",
     KeyReused: "key_reused",
     NotAccepted: "kafka_unavailable",
+    TooLarge: "too_large",
 }
 
 

@@ -51,6 +51,6 @@ def now_rfc3339() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def text_headers(headers: Iterable[tuple[str, bytes]] | Sequence[tuple[str, bytes]]) -> dict[str, str]:
+def text_headers(headers: Iterable[tuple[str, bytes | None]] | Sequence[tuple[str, bytes | None]]) -> dict[str, str]:
     """Read headers as text, the last value of a repeated name; bytes that are not UTF-8 are replaced."""
-    return {name: value.decode("utf-8", "replace") for name, value in headers}
+    return {name: (value or b"").decode("utf-8", "replace") for name, value in headers}

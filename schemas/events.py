@@ -1,12 +1,13 @@
 """What Kafka carries. The JSON Schemas in `docs/schemas` are generated from these models."""
 
+import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 
 from schemas.agents import Agent
 from schemas.ids import ConversationId, TenantId
-from schemas.turns import MAX_HISTORY, Channel, HistoryMessage, MessageText
+from schemas.turns import MAX_HISTORY, Channel, HistoryMessage, MessageText, small_metadata
 
 TYPE_TURN_SUBMITTED = "io.fairlead.turn.submitted.v1"
 TYPE_TURN_SETTLED = "io.fairlead.turn.settled.v1"
@@ -28,6 +29,12 @@ class TurnSubmitted(BaseModel):
     history: tuple[HistoryMessage, ...] = Field(default=(), max_length=MAX_HISTORY)
     body_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     """Digest of the message, so that one key with two contents is seen."""
+
+    @field_validator("metadata")
+    @classmethod
+    def _storable(cls, metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        json.dumps(metadata, allow_nan=False)  # a ValueError for a number JSON has no word for
+        return small_metadata(metadata)
 
 
 class TurnSettled(BaseModel):

@@ -58,12 +58,21 @@ class TurnRequest(BaseModel):
     @field_validator("metadata")
     @classmethod
     def _small(cls, metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
-        encoded = json.dumps(metadata)
-        if len(encoded) > MAX_METADATA_BYTES:
-            raise ValueError(f"metadata is larger than {MAX_METADATA_BYTES} bytes as JSON; send references instead")
-        if "\\u0000" in encoded:
-            raise ValueError("metadata must not contain the NUL character")
-        return metadata
+        return small_metadata(metadata)
+
+
+def small_metadata(metadata: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return `metadata` as it is.
+
+    Raises:
+        ValueError: it is too large, or the ledger could not hold it.
+    """
+    encoded = json.dumps(metadata)
+    if len(encoded) > MAX_METADATA_BYTES:
+        raise ValueError(f"metadata is larger than {MAX_METADATA_BYTES} bytes as JSON; send references instead")
+    if "\\u0000" in encoded:
+        raise ValueError("metadata must not contain the NUL character")
+    return metadata
 
 
 class TurnState(StrEnum):

@@ -7,7 +7,7 @@ from typing import Final, Protocol, cast
 
 import structlog
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from schemas.envelope import Headers
 
@@ -28,6 +28,10 @@ class NotAccepted(Exception):
         super().__init__(sentence)
         self.retry_after: int = retry_after
         """Seconds."""
+
+
+class TooLarge(NotAccepted):
+    """Kafka never takes a record of this size. Sending it again changes nothing."""
 
 
 class _Client(Protocol):
@@ -96,6 +100,7 @@ class EventProducer:
         """Produce one event and wait until all replicas have it.
 
         Raises:
+            TooLarge: it will always be refused.
             NotAccepted: it was refused, or is not known to have arrived.
         """
         producer = self._producer
@@ -114,6 +119,10 @@ class EventProducer:
                 "The event log did not confirm the message in time, so its fate is unknown; send it again with "
                 "the same key, which cannot make it count twice.",
                 retry_after=5,
+            ) from error
+        except MessageSizeTooLargeError as error:
+            raise TooLarge(
+                "The message is larger than the event log takes; send a smaller one.", retry_after=0
             ) from error
         except (KafkaError, OSError) as error:
             _log.warning("kafka_send_refused", topic=topic, error=type(error).__name__)

@@ -53,12 +53,12 @@ WITH batch AS (
            clock_timestamp() + make_interval(secs => :waiting)
     FROM fresh f JOIN numbered m USING (tenant_id, conversation_id)
     ON CONFLICT DO NOTHING
-    RETURNING t.turn_id
+    RETURNING t.turn_id, t.body_sha256
 ), event AS (
     INSERT INTO turn_events (turn_id, to_state, epoch, actor) SELECT turn_id, 'received', 0, :actor FROM inserted
 )
-SELECT b.ord::int - 1 AS index, i.turn_id IS NOT NULL AS inserted,
-       n.tenant_id IS NULL AS unknown_tenant, e.body_sha256 <> b.body_sha256 AS conflict
+SELECT b.ord::int - 1 AS index, coalesce(i.body_sha256 = b.body_sha256, false) AS inserted,
+       n.tenant_id IS NULL AS unknown_tenant, coalesce(e.body_sha256, i.body_sha256) <> b.body_sha256 AS conflict
 FROM batch b
 LEFT JOIN inserted i USING (turn_id)
 LEFT JOIN tenants n USING (tenant_id)
@@ -188,6 +188,7 @@ class Inbox:
 
         Raises:
             LedgerUnavailable: nothing may be committed to Kafka.
+            LedgerRefuses: one of them can never be recorded; none of them was.
         """
         events = [item.event for item in batch]
         found = await rows(

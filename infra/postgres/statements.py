@@ -1,6 +1,7 @@
 """Running one statement: most transitions are a single round trip."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from sqlalchemy import RowMapping, TextClause
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -12,11 +13,20 @@ class LedgerUnavailable(Exception):
     """PostgreSQL does not answer. What was asked may or may not have happened; ask again before acting."""
 
 
+class LedgerRefuses(Exception):
+    """PostgreSQL has no form for a value. Nothing happened, and asking again changes nothing: leave the value out."""
+
+
+_REFUSALS: Final = ("22", "54")
+"""Classes of SQLSTATE: a value it has no form for, or one past a limit of its own."""
+
+
 async def rows(engine: AsyncEngine, statement: TextClause, values: Mapping[str, object]) -> Sequence[RowMapping]:
     """Run `statement` and return its rows.
 
     Raises:
         LedgerUnavailable: no connection, or it broke.
+        LedgerRefuses: a value can never be stored.
     """
     try:
         async with engine.connect() as connection:
@@ -25,6 +35,8 @@ async def rows(engine: AsyncEngine, statement: TextClause, values: Mapping[str, 
     except (OperationalError, PoolTimeout, OSError, TimeoutError) as error:
         raise LedgerUnavailable(f"PostgreSQL does not answer: {type(error).__name__}") from error
     except DBAPIError as error:
+        if (str(getattr(error.orig, "sqlstate", None) or ""))[:2] in _REFUSALS:
+            raise LedgerRefuses(f"PostgreSQL refuses a value: {type(error.orig).__name__}") from error
         if error.connection_invalidated or type(error) is DBAPIError:
             raise LedgerUnavailable(f"PostgreSQL does not answer: {type(error.orig).__name__}") from error
         raise

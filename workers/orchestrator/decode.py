@@ -1,7 +1,9 @@
 """A Kafka record as an event, or the reason why it is none. Pure."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -9,6 +11,8 @@ from schemas.dead_letters import DeadLetterReason
 from schemas.envelope import text_headers
 from schemas.events import TYPE_TURN_SUBMITTED, TurnSubmitted
 from schemas.names import partition_key
+
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}(?:-[0-9a-f]{1,64}){3}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,7 @@ class Undecodable:
 
 
 def decode(
-    key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]
+    key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes | None]]
 ) -> tuple[TurnSubmitted, str | None] | Undecodable:
     """Return the event and its `traceparent`, or why the record is no event."""
     named = text_headers(headers)
@@ -41,4 +45,5 @@ def decode(
     if key != partition_key(event.tenant_id, event.conversation_id).encode():
         # Under another key the turns of a conversation could overtake each other.
         return Undecodable(DeadLetterReason.SCHEMA_VIOLATION, "the key is not tenant:conversation of the event")
-    return event, named.get("traceparent")
+    trace = named.get("traceparent", "")
+    return event, trace if _TRACEPARENT.fullmatch(trace) else None

@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from structlog import get_logger
 
 from infra.kafka.consumer import Batch, EventConsumer, Record
-from infra.kafka.producer import EventProducer, NotAccepted
+from infra.kafka.producer import EventProducer, NotAccepted, TooLarge
 from infra.postgres.dead_letters import DeadLetters, Grave
 from infra.postgres.inbox import Inbound, Inbox, Recorded
-from infra.postgres.statements import LedgerUnavailable
+from infra.postgres.statements import LedgerRefuses, LedgerUnavailable
 from infra.telemetry import metrics
 from schemas.dead_letters import (
     H_CONSUMER_GROUP,
@@ -85,9 +85,9 @@ class Intake:
         if not batch:
             return 0
         events, refused = self.decode(batch)
-        recorded = await self.record(events)
+        recorded, unfit = await self.record(events)
         self.start(recorded)
-        await self.bury([*refused, *_refused_by_ledger(batch, recorded)])
+        await self.bury([*refused, *_refused_by_ledger(batch, recorded, unfit)])
         await self._consumer.commit(batch)
         return sum(map(len, batch.values()))
 
@@ -104,15 +104,33 @@ class Intake:
                 events.append(Inbound(event, record.partition, record.offset, trace))
         return events, refused
 
-    async def record(self, events: Sequence[Inbound]) -> list[Recorded]:
-        """Write the batch down; while PostgreSQL is away, intake waits and Kafka keeps everything."""
+    async def record(self, events: Sequence[Inbound]) -> tuple[list[Recorded], list[Inbound]]:
+        """Write the batch down; returns also what the ledger will never take.
+
+        While PostgreSQL is away, intake waits and Kafka keeps everything. A batch with a row it refuses is written
+        down one by one, so that one bad record costs nobody else.
+        """
         while events:
             try:
-                return await self._inbox.record(self._topic, events)
+                return await self._inbox.record(self._topic, events), []
             except LedgerUnavailable as error:
                 log.warning("intake_waits", error=str(error))
                 await asyncio.sleep(RETRY_SECONDS)
-        return []
+            except LedgerRefuses as error:
+                if len(events) == 1:
+                    log.error("event_refused", turn_id=events[0].event.turn_id, error=str(error))
+                    return [], list(events)
+                return await self._record_singly(events)
+        return [], []
+
+    async def _record_singly(self, events: Sequence[Inbound]) -> tuple[list[Recorded], list[Inbound]]:
+        recorded: list[Recorded] = []
+        unfit: list[Inbound] = []
+        for event in events:
+            one, refused = await self.record([event])
+            recorded += one
+            unfit += refused
+        return recorded, unfit
 
     def start(self, recorded: Sequence[Recorded]) -> None:
         """Start what is new. It is in the ledger, so nobody has to wait for the commit."""
@@ -129,11 +147,19 @@ class Intake:
             else:
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def _buried(self, item: _Refused) -> bool:
-        record, why = item.record, item.why
+    async def _copied(self, item: _Refused) -> Undecodable:
+        """Copy the record to the dead-letter topic; returns why it is there, or that it is only in its own topic."""
+        record, headers = item.record, _dead_letter_headers(item)
         try:
-            headers = _dead_letter_headers(item)
             await self._producer.send(self._dead_letter_topic, key=record.key, value=record.value, headers=headers)
+        except TooLarge:
+            return replace(item.why, error=f"{item.why.error}; too large to copy, read it at its offset")
+        return item.why
+
+    async def _buried(self, item: _Refused) -> bool:
+        record = item.record
+        try:
+            why = await self._copied(item)
             await self._dead_letters.bury(
                 Grave(why.reason, "decode", why.error, record.topic, record.partition, record.offset)
             )
@@ -145,23 +171,30 @@ class Intake:
         return True
 
 
-def _refused_by_ledger(batch: Batch, recorded: Sequence[Recorded]) -> list[_Refused]:
-    bad = {
-        (item.inbound.partition, item.inbound.offset): item for item in recorded if item.unknown_tenant or item.conflict
-    }
+def _refused_by_ledger(batch: Batch, recorded: Sequence[Recorded], unfit: Sequence[Inbound]) -> list[_Refused]:
+    bad = {(item.inbound.partition, item.inbound.offset): _why(item) for item in recorded if _is_refused(item)}
+    for inbound in unfit:
+        bad[inbound.partition, inbound.offset] = Undecodable(
+            DeadLetterReason.SCHEMA_VIOLATION, "the ledger has no form for one of its values"
+        )
     if not bad:
         return []
     found: list[_Refused] = []
     for record in (record for records in batch.values() for record in records):
-        item = bad.get((record.partition, record.offset))
-        if item is not None:
-            why = (
-                Undecodable(DeadLetterReason.UNKNOWN_TENANT, "no such tenant")
-                if item.unknown_tenant
-                else Undecodable(DeadLetterReason.CONFLICT, "this turn id is known with another message")
-            )
+        why = bad.get((record.partition, record.offset))
+        if why is not None:
             found.append(_Refused(record, why))
     return found
+
+
+def _is_refused(item: Recorded) -> bool:
+    return item.unknown_tenant or item.conflict
+
+
+def _why(item: Recorded) -> Undecodable:
+    if item.unknown_tenant:
+        return Undecodable(DeadLetterReason.UNKNOWN_TENANT, "no such tenant")
+    return Undecodable(DeadLetterReason.CONFLICT, "this turn id is known with another message")
 
 
 def _dead_letter_headers(item: _Refused) -> Headers:

@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
 
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -216,6 +217,71 @@ async def test_garbage_goes_to_the_dead_letters_whole_and_the_rest_goes_on(
             "undecodable": 4,
             "unknown_tenant": 1,
         }
+
+
+async def test_what_ledger_or_dead_letter_topic_cannot_hold_blocks_nothing(
+    kafka: str, database_url: str, new_topic: MakeTopic
+) -> None:
+    """A value PostgreSQL has no form for, or a record too large to copy, is indexed; the next one is read."""
+    async with _bench(kafka, database_url, new_topic) as bench:
+        good = _event("c1", "hello")
+        body = good.model_dump_json().encode()
+        strange: list[tuple[bytes, Headers]] = [
+            (body.replace(b'"metadata":{}', b'"metadata":{"a":"\\u0000"}'), []),
+            (body.replace(b'"metadata":{}', b'"metadata":{"a":1e999}'), []),
+            (body.replace(b'"metadata":{}', b'"metadata":{"a":NaN}'), []),
+            (b"x" * 1_048_400, []),
+        ]
+        for value, headers in strange:
+            assert value != body
+            await bench.producer.send(bench.topic, key=b"acme:c1", value=value, headers=headers)
+        odd_headers = cast("Headers", [("empty", None), ("traceparent", b"00-\x00-\xff")])
+        await bench.producer.send(bench.topic, key=b"acme:c1", value=body, headers=odd_headers)
+
+        await bench.take_in(len(strange) + 1, group="a")
+
+        assert bench.started == [TurnId(good.turn_id)]
+        index = await bench.query("SELECT reason FROM dead_letters")
+        assert len(index) == len(strange)
+
+
+async def test_a_value_the_ledger_refuses_costs_its_own_record_only(
+    kafka: str, database_url: str, new_topic: MakeTopic
+) -> None:
+    """A batch with a row PostgreSQL will never take is recorded without it; that one is a dead letter."""
+    async with _bench(kafka, database_url, new_topic) as bench:
+        # Stands for a rule of the ledger that our own checks do not know.
+        async with bench.engine.connect() as connection:
+            await connection.execute(
+                text(
+                    "ALTER TABLE turns ADD COLUMN checked int GENERATED ALWAYS AS (1 / (length(input_text) - 3)) STORED"
+                )
+            )
+        events = [_event("c1", "hello"), _event("c1", "bad"), _event("c1", "once more")]
+        for event in events:
+            await bench.send(event)
+
+        await bench.take_in(3, group="a")
+
+        turns = await bench.query("SELECT turn_id::text FROM turns ORDER BY seq")
+        assert [turn["turn_id"] for turn in turns] == [events[0].turn_id, events[2].turn_id]
+        assert [r["reason"] for r in await bench.query("SELECT reason FROM dead_letters")] == ["schema_violation"]
+
+
+async def test_two_messages_under_one_key_in_one_batch_are_a_turn_and_a_dead_letter(
+    kafka: str, database_url: str, new_topic: MakeTopic
+) -> None:
+    """The second message of a key is not lost in silence, even when both were accepted while PostgreSQL was away."""
+    async with _bench(kafka, database_url, new_topic) as bench:
+        first, other = _event("c1", "one text", key="k"), _event("c1", "another text", key="k")
+        for event in (first, other, first):
+            await bench.send(event)
+
+        await bench.take_in(3, group="a")
+
+        [turn] = await bench.query("SELECT input_text FROM turns")
+        assert turn["input_text"] == "one text"
+        assert [r["reason"] for r in await bench.query("SELECT reason FROM dead_letters")] == ["conflict"]
 
 
 async def test_while_postgresql_is_away_nothing_is_committed_and_nothing_lost(
