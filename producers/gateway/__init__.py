@@ -10,6 +10,7 @@ In the order a request meets them:
 - `problems`: errors as RFC 9457 problem details, or in OpenAI's shape
 - `documents`: the OpenAPI document, with every error in it
 - `auth`: who asks, and what they may do
+- `tokens`: tokens for visitors, signed and read
 - `widget_tokens`: short-lived tokens for visitors of a web page
 - `turns`: submitting a turn and asking how it stands
 - `conversations`: the transcript

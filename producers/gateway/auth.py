@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from producers.gateway.parts import Parts, PartsOf
 from producers.gateway.problems import ProblemError, forbidden, unauthenticated
-from producers.gateway.widget_tokens import TokenExpired, TokenInvalid
+from producers.gateway.tokens import TokenExpired, TokenInvalid
 
 _READING: Final = frozenset({"GET", "HEAD"})
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated, cast
 
 from fastapi import Depends
 from redis.asyncio import Redis
@@ -14,11 +14,9 @@ from infra.postgres.tenants import Tenants
 from infra.redis.frame_log import FrameLog
 from infra.redis.hub import Hub
 from producers.admission import Admission, RecentTurns
+from producers.gateway.tokens import WidgetTokens
+from producers.gateway.watch import Watcher
 from producers.rate_limit import RateLimit
-
-if TYPE_CHECKING:
-    from producers.gateway.watch import Watcher
-    from producers.gateway.widget_tokens import WidgetTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,10 +29,10 @@ class Parts:
     producer: EventProducer
     frames: FrameLog
     tenants: Tenants
-    tokens: "WidgetTokens"
+    tokens: WidgetTokens
     recent: RecentTurns
     admission: Admission
-    watcher: "Watcher"
+    watcher: Watcher
     token_limit: RateLimit
     max_body_bytes: int
     public_url: str | None = None

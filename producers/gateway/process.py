@@ -28,8 +28,8 @@ from producers.admission import Admission, RecentTurns
 from producers.gateway.app import create_app
 from producers.gateway.parts import Parts
 from producers.gateway.socket_messages import MAX_MESSAGE_BYTES
+from producers.gateway.tokens import WidgetTokens
 from producers.gateway.watch import Watcher
-from producers.gateway.widget_tokens import WidgetTokens
 from producers.rate_limit import RateLimit
 
 LAME_DUCK_SECONDS: Final = 0.5

@@ -11,7 +11,7 @@ from infra.redis.hub import QUEUE_FRAMES, Subscription
 from producers.admission import NotAccepted
 from producers.gateway.openai_messages import ChatMessage, split_messages
 from producers.gateway.problems import problem_of, respond
-from producers.gateway.widget_tokens import TokenInvalid, WidgetTokens
+from producers.gateway.tokens import TokenInvalid, WidgetTokens
 from schemas.frames import Phase, TurnStreamInfo, render
 from schemas.ids import TurnId
 
