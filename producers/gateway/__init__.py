@@ -21,5 +21,4 @@ In the order a request meets them:
 - `openai_api`: chat completions for any OpenAI client
 - `openai_messages`: their shapes
 - `health`: alive, ready, and the numbers
-- `gateway_metrics`: the numbers only a gateway has
 """

@@ -18,9 +18,9 @@ from starlette.requests import Request
 
 from infra.postgres.statements import LedgerUnavailable
 from infra.postgres.views import load_ledger
+from infra.telemetry.metrics import FRAMES_SENT, WATCHERS
 from producers.gateway.auth import Authenticated, Principal, Submitter, check_conversation
 from producers.gateway.documents import error_responses, event_stream
-from producers.gateway.gateway_metrics import FRAMES_SENT, WATCHERS
 from producers.gateway.openai_messages import (
     AssistantMessage,
     ChatCompletion,

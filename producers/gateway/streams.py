@@ -11,9 +11,9 @@ from fastapi import APIRouter, Header
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Send
 
+from infra.telemetry.metrics import CUT_WATCHERS, FRAMES_SENT, RESUMES, WATCHERS
 from producers.gateway.auth import Principal, Submitter
 from producers.gateway.documents import error_responses, event_stream
-from producers.gateway.gateway_metrics import CUT_WATCHERS, FRAMES_SENT, RESUMES, WATCHERS
 from producers.gateway.parts import Parts, PartsOf
 from producers.gateway.problems import unknown_turn
 from producers.gateway.strict_json import StrictJsonRoute

@@ -1,7 +1,7 @@
 """Submitting a turn, and asking how it stands."""
 
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path
 from pydantic import BaseModel, ConfigDict
@@ -9,13 +9,15 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from infra.postgres.statements import LedgerUnavailable
-from infra.postgres.views import TurnView, load_ledger, load_turn
+from infra.postgres.views import TurnView, Whereabouts, load_ledger, load_turn, load_whereabouts
 from producers.gateway.auth import Authenticated, Principal, Submitter, check_conversation
 from producers.gateway.documents import error_responses
 from producers.gateway.parts import Parts, PartsOf
 from producers.gateway.problems import unknown_turn
 from producers.gateway.strict_json import StrictJsonRoute
+from schemas.frames import PHASE_OF_STATE, Phase
 from schemas.ids import CONVERSATION_PATTERN, TurnId
+from schemas.names import TOPIC_RESULTS
 from schemas.turns import TurnRequest, TurnState
 
 router = APIRouter(tags=["turns"], route_class=StrictJsonRoute)
@@ -70,6 +72,7 @@ class Attempt(BaseModel):
     """One model call, for operators."""
 
     ordinal: int
+    epoch: int
     model: str
     rescue: bool
     state: str
@@ -77,6 +80,8 @@ class Attempt(BaseModel):
     input_tokens: int | None
     output_tokens: int | None
     confidence: float | None
+    turns_cut: int
+    """Past turns left out of its prompt to keep the budget."""
     reserved_at: datetime
     ended_at: datetime | None
 
@@ -102,8 +107,73 @@ class Timings(BaseModel):
     done: float | None
 
 
+class Plan(BaseModel):
+    """The models the turn was routed to, for operators."""
+
+    primary: str
+    fallback: str
+    direct: bool
+    """Whether the primary is skipped because nothing serves it."""
+    why: str
+    """The rule that chose the agent."""
+
+
+class Lease(BaseModel):
+    """Who works on the turn, for operators."""
+
+    owner: str
+    until: datetime
+    """By the database's clock; past it the owner counts as lost."""
+
+
+class Hints(BaseModel):
+    """How often its lane was told of the turn, for operators."""
+
+    sent: int
+    last_at: datetime | None
+
+
+class Frames(BaseModel):
+    """What was streamed, as far as the ledger has it, for operators."""
+
+    content: int
+    """How many frames with content there were, the terminal one not counted."""
+    characters: int
+    terminal: Phase | None
+    """None while the turn is open."""
+
+
+class DeadLetter(BaseModel):
+    """A dead letter of the turn, for operators."""
+
+    dead_letter_id: str
+    reason: str
+    stage: str
+    """State the turn was in."""
+    state: str
+    error: str | None
+    epoch: int | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class KafkaPlace(BaseModel):
+    """Where the event is that the turn came from, for operators."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Result(BaseModel):
+    """Whether the turn's result has reached Kafka, for operators."""
+
+    topic: str
+    state: Literal["waiting", "published"]
+
+
 class TurnDetails(BaseModel):
-    """How a turn stands. The last four only for operators."""
+    """How a turn stands. What follows `done_at` is for operators only."""
 
     turn_id: str
     conversation_id: str
@@ -124,6 +194,22 @@ class TurnDetails(BaseModel):
     events: list[Transition] | None = None
     timings: Timings | None = None
     deadline_at: datetime | None = None
+    as_of: datetime | None = None
+    """The database's clock when this was read."""
+    text: str | None = None
+    """What the visitor wrote."""
+    epoch: int | None = None
+    plan: Plan | None = None
+    behind: str | None = None
+    """The open turn of the conversation that has to end first."""
+    lease: Lease | None = None
+    hints: Hints | None = None
+    frames: Frames | None = None
+    dead_letters: list[DeadLetter] | None = None
+    kafka: KafkaPlace | None = None
+    result: Result | None = None
+    """None until the turn has ended."""
+    trace_id: str | None = None
 
 
 @router.post(
@@ -165,7 +251,7 @@ async def submit_turn(
     responses=error_responses(401, 403, 404, 422, 503),
 )
 async def get_turn(turn_id: TurnPath, principal: Authenticated, parts: PartsOf) -> TurnDetails:
-    """Return state, agent and answer; with an operator's key also model calls, history and timings."""
+    """Return state, agent and answer; with an operator's key its whole story."""
     view = await _find(parts, principal, TurnId(turn_id))
     if not isinstance(view, TurnView):
         return view
@@ -225,7 +311,7 @@ async def _find(parts: Parts, principal: Principal, turn_id: TurnId) -> TurnView
 
 async def _with_ledger(parts: Parts, view: TurnView, details: TurnDetails) -> TurnDetails:
     ledger = await load_ledger(parts.engine, view.turn_id)
-    return details.model_copy(
+    details = details.model_copy(
         update={
             "attempts": [Attempt.model_validate(found, from_attributes=True) for found in ledger.attempts],
             "events": [Transition.model_validate(found, from_attributes=True) for found in ledger.events],
@@ -235,8 +321,37 @@ async def _with_ledger(parts: Parts, view: TurnView, details: TurnDetails) -> Tu
                 done=_since(view, view.done_at),
             ),
             "deadline_at": view.deadline_at,
+            "text": view.input_text,
+            "epoch": view.epoch,
+            "frames": Frames(
+                content=len(view.cuts), characters=len(view.content), terminal=PHASE_OF_STATE.get(view.state)
+            ),
         }
     )
+    where = await load_whereabouts(parts.engine, view.turn_id)
+    return details if where is None else details.model_copy(update=_places(view, where))
+
+
+def _places(view: TurnView, where: Whereabouts) -> dict[str, object]:
+    """Return where the turn, its event and its result are, by field of `TurnDetails`."""
+    result = Result(topic=TOPIC_RESULTS, state="waiting" if where.result_waits else "published")
+    return {
+        "as_of": where.as_of,
+        "plan": _plan(where),
+        "behind": where.behind if not view.done else None,
+        "lease": Lease(owner=where.owner, until=where.lease_until) if where.owner and where.lease_until else None,
+        "hints": Hints(sent=where.hints, last_at=where.hinted_at),
+        "dead_letters": [DeadLetter.model_validate(found, from_attributes=True) for found in where.letters],
+        "kafka": KafkaPlace(topic=where.kafka_topic, partition=where.kafka_partition, offset=where.kafka_offset),
+        "result": result if view.done else None,
+        "trace_id": where.traceparent.split("-")[1] if where.traceparent else None,
+    }
+
+
+def _plan(where: Whereabouts) -> Plan | None:
+    if where.primary is None or where.fallback is None:
+        return None
+    return Plan(primary=where.primary, fallback=where.fallback, direct=where.direct, why=where.why or "")
 
 
 def _since(view: TurnView, moment: datetime | None) -> float | None:

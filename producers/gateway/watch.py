@@ -27,8 +27,8 @@ from infra.postgres.statements import LedgerUnavailable
 from infra.postgres.views import TurnView, frames_of_view, load_turn
 from infra.redis.frame_log import FrameLog, FramesUnavailable
 from infra.redis.hub import Heard, Hub, Subscription
+from infra.telemetry.metrics import REREADS
 from producers.admission import RecentTurns
-from producers.gateway.gateway_metrics import REREADS
 from schemas.frames import SEQ_ACCEPTED, Phase, TurnStreamInfo, WireFrame, render
 from schemas.ids import TurnId
 from schemas.names import conversation_channel

@@ -20,9 +20,9 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import JsonValue, ValidationError
 
 from infra.postgres.statements import LedgerUnavailable
+from infra.telemetry.metrics import CUT_WATCHERS, FRAMES_SENT, RESUMES, WATCHERS
 from producers.admission import KeyReused, NotAccepted, NotText, RateLimited
 from producers.gateway.auth import Principal, identify
-from producers.gateway.gateway_metrics import CUT_WATCHERS, FRAMES_SENT, RESUMES, WATCHERS
 from producers.gateway.parts import Parts, parts_of
 from producers.gateway.problems import (
     ProblemError,

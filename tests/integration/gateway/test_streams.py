@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from redis.asyncio import Redis
 
-from producers.gateway.gateway_metrics import CUT_WATCHERS
+from infra.telemetry.metrics import CUT_WATCHERS
 from producers.gateway.watch import Watcher
 from schemas.frames import Phase, WireFrame, render
 from schemas.names import conversation_channel, fence_key, log_key
