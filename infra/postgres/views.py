@@ -34,12 +34,28 @@ _CONVERSATION: Final = text("""
 SELECT created_at, last_seq FROM conversations WHERE tenant_id = :tenant AND conversation_id = :conversation
 """)
 _ATTEMPTS: Final = text("""
-SELECT ordinal, model, rescue, state, error, input_tokens, output_tokens, confidence, reserved_at, ended_at
+SELECT ordinal, epoch, model, rescue, state, error, input_tokens, output_tokens, confidence, turns_cut,
+       reserved_at, ended_at
 FROM attempts WHERE turn_id = CAST(:turn_id AS uuid) ORDER BY ordinal
 """)
 _EVENTS: Final = text("""
 SELECT at, from_state, to_state, epoch, actor, note
 FROM turn_events WHERE turn_id = CAST(:turn_id AS uuid) ORDER BY event_id
+""")
+# A result is written with its turn's end, so that a turn that ended and waits for nothing has been published. Asked
+# that way round the question needs only the index of what waits, however long the outbox has become.
+_WHEREABOUTS: Final = text("""
+SELECT clock_timestamp() AS as_of, t.owner, t.lease_until, t.hints, t.hinted_at, t.kafka_topic, t.kafka_partition,
+       t.kafka_offset, t.traceparent, t.plan ->> 'primary' AS primary, t.plan ->> 'fallback' AS fallback,
+       coalesce((t.plan ->> 'direct')::boolean, false) AS direct, t.plan ->> 'why' AS why,
+       (SELECT p.turn_id::text FROM turns p WHERE p.tenant_id = t.tenant_id AND p.conversation_id = t.conversation_id
+          AND p.seq < t.seq AND p.done_at IS NULL ORDER BY p.seq LIMIT 1) AS behind,
+       EXISTS (SELECT 1 FROM outbox o WHERE o.published_at IS NULL AND o.turn_id = t.turn_id) AS result_waits
+FROM turns t WHERE t.turn_id = CAST(:turn_id AS uuid)
+""")
+_LETTERS: Final = text("""
+SELECT dead_letter_id::text AS dead_letter_id, reason, stage, state, error, epoch, created_at, updated_at
+FROM dead_letters WHERE turn_id = CAST(:turn_id AS uuid) ORDER BY created_at, dead_letter_id
 """)
 
 
@@ -93,6 +109,7 @@ class AttemptView:
     """One model call of a turn."""
 
     ordinal: int
+    epoch: int
     model: str
     rescue: bool
     state: str
@@ -100,6 +117,8 @@ class AttemptView:
     input_tokens: int | None
     output_tokens: int | None
     confidence: float | None
+    turns_cut: int
+    """Past turns left out of its prompt."""
     reserved_at: datetime
     ended_at: datetime | None
 
@@ -124,6 +143,49 @@ class LedgerView:
     events: tuple[EventView, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LetterView:
+    """One dead letter of a turn."""
+
+    dead_letter_id: str
+    reason: str
+    stage: str
+    """State the turn was in."""
+    state: str
+    error: str | None
+    epoch: int | None
+    created_at: datetime
+    updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where a turn, its event and its result are now."""
+
+    as_of: datetime
+    """The database's clock, by which leases and deadlines are judged."""
+    owner: str | None
+    lease_until: datetime | None
+    hints: int
+    hinted_at: datetime | None
+    kafka_topic: str
+    kafka_partition: int
+    kafka_offset: int
+    traceparent: str | None
+    primary: str | None
+    """Of its plan; None before it has one."""
+    fallback: str | None
+    direct: bool
+    """Whether the plan skips the primary."""
+    why: str | None
+    """The rule that chose the agent."""
+    behind: TurnId | None
+    """The first open turn before it in its conversation: it has to end first."""
+    result_waits: bool
+    """Whether its result is in the outbox and not yet on Kafka."""
+    letters: tuple[LetterView, ...]
+
+
 async def load_turn(engine: AsyncEngine, turn_id: TurnId) -> TurnView | None:
     """Return the turn, whoever's it is; None when the ledger does not know it (yet).
 
@@ -146,6 +208,19 @@ async def load_ledger(engine: AsyncEngine, turn_id: TurnId) -> LedgerView:
         attempts=tuple(AttemptView(**dict(found)) for found in attempts),
         events=tuple(EventView(**dict(found)) for found in events),
     )
+
+
+async def load_whereabouts(engine: AsyncEngine, turn_id: TurnId) -> Whereabouts | None:
+    """Return where a turn, its event, its result and its dead letters are; None when the ledger does not know it.
+
+    Raises:
+        LedgerUnavailable: nothing is known about it.
+    """
+    found = await row(engine, _WHEREABOUTS, {"turn_id": turn_id})
+    if found is None:
+        return None
+    letters = await rows(engine, _LETTERS, {"turn_id": turn_id})
+    return Whereabouts(**dict(found), letters=tuple(LetterView(**dict(letter)) for letter in letters))
 
 
 async def load_transcript(
