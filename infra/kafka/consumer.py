@@ -1,6 +1,8 @@
 """A member of a consumer group, with the settings our guarantees need."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Final, cast
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -13,6 +15,8 @@ SESSION_MS: Final = 10_000
 REBALANCE_MS: Final = 20_000
 REQUEST_MS: Final = 40_000
 """Above the rebalance time: otherwise joining a group times out and the member rejoins for ever."""
+
+_LEAVE_SECONDS: Final = 3.0
 
 Record = ConsumerRecord[bytes | None, bytes | None]
 Batch = Mapping[TopicPartition, Sequence[Record]]
@@ -55,11 +59,22 @@ class EventConsumer:
             raise ConsumerBroken(f"cannot join the consumer group: {type(error).__name__}") from error
 
     async def stop(self) -> None:
-        """Leave the group at once, so that the others need not wait for a timeout."""
+        """Leave the group at once, so that the others need not wait for a timeout; in seconds, answered or not."""
         try:
-            await self._consumer.stop()
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await self._consumer.stop()
+        except TimeoutError:
+            log.warning("consumer_left_unheard")
+            await self._drop()
         except (KafkaError, OSError) as error:
             log.warning("consumer_stop_failed", error=type(error).__name__)
+
+    async def _drop(self) -> None:
+        with suppress(KafkaError, OSError):
+            # stop() was waiting for a broker that may never answer; what it had left to close has no public end.
+            if (fetcher := self._consumer._fetcher) is not None:  # pyright: ignore[reportPrivateUsage]
+                await fetcher.close()
+            await self._consumer._client.close()  # pyright: ignore[reportPrivateUsage]
 
     async def fetch(self, *, wait_ms: int, limit: int) -> Batch:
         """Return what has arrived, at most `limit` records, waiting up to `wait_ms`.

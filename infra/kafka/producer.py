@@ -133,7 +133,11 @@ class EventProducer:
     async def _keep(self) -> None:
         while True:
             await asyncio.sleep(self._check_seconds if self._answers else self._check_seconds / 2)
-            await self._check()
+            try:
+                await self._check()
+            except Exception:
+                # Without its keeper a producer that is not ready would stay so.
+                _log.exception("kafka_check_failed")
 
     async def _check(self) -> None:
         """Connect if not connected, else ask the broker something; note whether it answers."""
