@@ -53,6 +53,9 @@ class LiveTurns:
                 await self.renew()
             except LedgerUnavailable as error:
                 log.warning("leases_not_renewed", error=str(error), turns=len(self))
+            except Exception:
+                # Without this loop every turn of the process would lose its lease.
+                log.exception("leases_not_renewed", turns=len(self))
 
     async def renew(self) -> None:
         """Renew every lease once, with a checkpoint of what was shown."""

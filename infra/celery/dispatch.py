@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
@@ -11,6 +12,9 @@ from infra.celery.envelope import envelope
 from schemas.agents import Lane
 from schemas.ids import TurnId
 from schemas.names import CELERY_PREFIX
+
+MAX_HINTS: Final = 20_000
+"""Hints a lane keeps, the newest: a lane that nobody serves must not fill Redis, and turns wait seconds only."""
 
 log = get_logger(__name__)
 
@@ -34,9 +38,12 @@ class Dispatcher:
         """Send all hints in one round trip. False: Redis did not take them; upkeep sends them again."""
         try:
             async with self._redis.pipeline(transaction=False) as pipe:
+                hints = list(hints)
                 for hint in hints:
                     message = envelope(hint.lane, hint.turn_id, hint.traceparent)
                     pipe.lpush(CELERY_PREFIX + hint.lane.value, message)
+                for lane in {hint.lane for hint in hints}:
+                    pipe.ltrim(CELERY_PREFIX + lane.value, 0, MAX_HINTS - 1)
                 await pipe.execute()
         except (RedisError, OSError) as error:
             log.warning("hints_not_sent", error=type(error).__name__)

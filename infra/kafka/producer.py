@@ -135,8 +135,7 @@ class EventProducer:
             await asyncio.sleep(self._check_seconds if self._answers else self._check_seconds / 2)
             try:
                 await self._check()
-            except Exception:
-                # Without its keeper a producer that is not ready would stay so.
+            except Exception:  # noqa: BLE001  (without its keeper a producer that is not ready would stay so)
                 _log.exception("kafka_check_failed")
 
     async def _check(self) -> None:

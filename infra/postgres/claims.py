@@ -61,6 +61,10 @@ WITH claimed AS (
     WHERE t.turn_id = CAST(:turn_id AS uuid) AND t.state = 'rescue' AND t.deadline_at > clock_timestamp()
       AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.turn_id = t.turn_id AND a.ordinal = 2)
     RETURNING t.*
+), unforced AS (
+    -- What a truncated predecessor asked for happens here too: its next turn goes to the frontier.
+    UPDATE conversations c SET force_frontier_next = false FROM claimed t
+    WHERE c.force_frontier_next AND c.tenant_id = t.tenant_id AND c.conversation_id = t.conversation_id
 ), ledger AS (
     INSERT INTO attempts (turn_id, ordinal, epoch, model, rescue)
     SELECT turn_id, 2, epoch, plan ->> 'fallback', true FROM claimed

@@ -94,9 +94,9 @@ SELECT {_COLUMNS} FROM fenced t
 _TO_SEALING = text(f"""
 WITH due AS (
     SELECT turn_id, state FROM turns
-    WHERE done_at IS NULL AND ((state = 'streaming' AND (lease_until < clock_timestamp()
-                                OR deadline_at < clock_timestamp() - make_interval(secs => :lease)))
-                               OR (state = 'sealing' AND lease_until < clock_timestamp()))
+    WHERE done_at IS NULL AND state IN ('streaming', 'sealing')
+      AND (lease_until < clock_timestamp()
+           OR (state = 'streaming' AND deadline_at < clock_timestamp() - make_interval(secs => :lease)))
     ORDER BY turn_id LIMIT :batch FOR UPDATE SKIP LOCKED
 ), moved AS (
     UPDATE turns t SET state = 'sealing', epoch = t.epoch + CASE WHEN d.state = 'streaming' THEN 1 ELSE 0 END,

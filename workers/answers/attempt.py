@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import Final
 
 from infra.telemetry import metrics
 from schemas.completions import CompletionRequest, Delta, Finish, Malformed, Provider, ProviderError
@@ -12,6 +13,8 @@ from schemas.outcomes import Answer, Answered, AttemptEnding, FailedUnseen, Leas
 from workers.answers.extract import FieldScanner, MalformedAnswer
 from workers.answers.sanitise import HtmlStream
 from workers.answers.writer import FrameWriter
+
+_MAX_LABEL: Final = 64
 
 Show = Callable[[str], Awaitable[bool]]
 """Shows safe HTML; passes the commit point first if this is the first of it. False: the turn is not ours any more."""
@@ -87,11 +90,16 @@ async def run_attempt(
     return Truncated(_answer(reading, writer, request, source), reading.html.closers(), error)
 
 
+def _label(text: str | None) -> str | None:
+    """Return what the model called the answer as the ledger can hold it: nobody checked that it kept to its schema."""
+    return None if text is None else text.replace("\x00", "")[:_MAX_LABEL]
+
+
 def _answer(reading: _Reading, writer: FrameWriter, request: CompletionRequest, source: Source) -> Answer:
     return Answer(
         html=writer.content,
         cuts=writer.cuts,
-        dimension=reading.scanner.fields.get("dimension"),
+        dimension=_label(reading.scanner.fields.get("dimension")),
         source=source,
         ordinal=request.ordinal,
         model=request.model,

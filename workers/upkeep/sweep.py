@@ -1,6 +1,9 @@
 """One sweep over what nobody is working on any more. Every step may run in several processes at once."""
 
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final, TypeVar
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -8,6 +11,7 @@ from structlog import get_logger
 
 from infra.celery.dispatch import Dispatcher, Hint
 from infra.postgres.settlement import ANY_UNSEEN, Settlement, settle
+from infra.postgres.statements import LedgerUnavailable
 from infra.postgres.sweeps import Abandoned, Sweeps
 from infra.redis.frame_log import FrameLog, FramesUnavailable, Sealed, Stream
 from infra.redis.wake import announce
@@ -20,6 +24,11 @@ from schemas.turns import TurnState
 from workers.answers.sanitise import HtmlStream, to_text
 
 log = get_logger(__name__)
+
+AT_A_TIME: Final = 16
+"""Turns that one sweep ends beside each other: while Redis does not answer, each of them waits for it."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +53,10 @@ class Sweeper:
 
     async def start_stuck_heads(self) -> None:
         """Announce heads of conversations that no orchestrator prepares."""
-        for turn_id in await self.sweeps.wakeable():
-            await announce(self.redis, turn_id)
+        await _each(await self.sweeps.wakeable(), self._announce)
+
+    async def _announce(self, turn_id: TurnId) -> None:
+        await announce(self.redis, turn_id)
 
     async def resend_lost_hints(self) -> None:
         """Send hints again for turns that still wait in a lane."""
@@ -72,14 +83,16 @@ class Sweeper:
 
     async def seal_abandoned_streams(self) -> None:
         """Close streams whose worker is gone: what was visible stays."""
-        for turn in await self.sweeps.start_sealing():
-            try:
-                sealed = await self.frames.seal(_stream(turn))
-            except FramesUnavailable:
-                log.warning("sealing_waits", turn_id=turn.turn_id)
-                continue
-            if sealed is not None:
-                await self._after_seal(turn, sealed)
+        await _each(await self.sweeps.start_sealing(), self._seal)
+
+    async def _seal(self, turn: Abandoned) -> None:
+        try:
+            sealed = await self.frames.seal(_stream(turn))
+        except FramesUnavailable:
+            log.warning("sealing_waits", turn_id=turn.turn_id)
+            return
+        if sealed is not None:
+            await self._after_seal(turn, sealed)
 
     async def _after_seal(self, turn: Abandoned, sealed: Sealed) -> None:
         if sealed.pieces:
@@ -116,10 +129,12 @@ class Sweeper:
 
     async def bound_hopeless(self) -> None:
         """Turns that no model will answer any more end with the bounded reply."""
-        for turn in await self.sweeps.fence_hopeless():
-            # A turn that was rescued before has its dead letter already.
-            known = turn.reason is not None
-            await self._bound(turn, turn.reason or DeadLetterReason.TURN_DEADLINE, letter=not known)
+        await _each(await self.sweeps.fence_hopeless(), self._bound_hopeless)
+
+    async def _bound_hopeless(self, turn: Abandoned) -> None:
+        # A turn that was rescued before has its dead letter already.
+        known = turn.reason is not None
+        await self._bound(turn, turn.reason or DeadLetterReason.TURN_DEADLINE, letter=not known)
 
     async def _bound(self, turn: Abandoned, reason: str, *, letter: bool) -> None:
         await self._settle(
@@ -159,6 +174,22 @@ class Sweeper:
             await self.frames.finish(_stream(turn), frames)
         except FramesUnavailable:
             log.warning("end_not_published", turn_id=turn.turn_id)
+
+
+async def _each(turns: Sequence[T], step: Callable[[T], Awaitable[None]]) -> None:
+    """Take a step for each turn, several at a time. One that cannot be taken is the next sweep's, and nobody else's."""
+    places = asyncio.Semaphore(AT_A_TIME)
+
+    async def take(turn: T) -> None:
+        async with places:
+            try:
+                await step(turn)
+            except LedgerUnavailable as error:
+                log.warning("sweep_waits", error=str(error))
+            except Exception:
+                log.exception("sweep_step_failed", turn_id=turn.turn_id if isinstance(turn, Abandoned) else turn)
+
+    await asyncio.gather(*map(take, turns))
 
 
 def _ended(turn: Abandoned) -> Settlement:
