@@ -6,6 +6,7 @@ Commands:
 - `demo`: a visible conversation, from nothing
 - `up`: the whole system on this machine
 - `chat`: talking to a running system
+- `explain`: the whole story of a turn
 - `doctor`: what is missing or unreachable, and how to mend it
 - `access`: tenants, API keys and site keys
 - `serve`: one process of a distributed installation
@@ -26,6 +27,7 @@ Talking to a system:
 - `screen`: a turn as it happens
 - `terminal`: HTML as harmless text for a terminal
 - `turns`: how a turn stands
+- `story`: everything the gateway tells of a turn, and one sentence that sums it up
 - `simulated`: what the simulated models shall do, and were asked
 - `http`: small requests with JSON in and out
 

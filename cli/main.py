@@ -104,6 +104,21 @@ def chat(
 
 
 @app.command()
+def explain(
+    turn: Annotated[str, typer.Argument(help="A turn's id.")],
+    state: State = DEFAULT_STATE,
+    url: Annotated[str | None, typer.Option(help="Base address of a gateway elsewhere; needs --key.")] = None,
+    key: Annotated[str | None, typer.Option(help="An operator's API key.", envvar="FAIRLEAD_OPERATOR_KEY")] = None,
+    reveal: Annotated[bool, typer.Option(help="Show what the visitor wrote and was shown.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Tell the whole story of a turn: what happened, when, and who did it."""
+    from cli.explain import explain as tell
+
+    sys.exit(tell(turn, state=state, url=url, key=key, reveal=reveal, as_json=as_json))
+
+
+@app.command()
 def doctor(state: State = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Say what is missing or out of reach, and how to mend it."""
     from cli.doctor import doctor as examine
