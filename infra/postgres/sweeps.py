@@ -110,10 +110,12 @@ WITH due AS (
 SELECT {_COLUMNS} FROM moved t
 """)  # noqa: S608
 
+# The checkpoint may hold what waited for the log and was never shown: the next attempt must not inherit it.
 _SEALED_UNSEEN = text("""
 WITH moved AS (
     UPDATE turns SET state = 'rescue', epoch = epoch + 1, owner = NULL, lease_until = NULL,
-                     hinted_at = clock_timestamp(), hints = 1, visible_at = NULL, reason = 'worker_lost'
+                     hinted_at = clock_timestamp(), hints = 1, visible_at = NULL, content = '', cuts = '{}',
+                     reason = 'worker_lost'
     WHERE turn_id = CAST(:turn_id AS uuid) AND epoch = :epoch AND state = 'sealing'
     RETURNING *
 ), left_alone AS (

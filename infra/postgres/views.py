@@ -238,12 +238,15 @@ async def load_transcript(
 
 
 def frames_of_view(view: TurnView) -> list[WireFrame]:
-    """Tell every frame of a turn again, as far as the ledger has it: byte for byte what was streamed."""
+    """Tell every frame of a turn again, as far as the ledger is sure of it: byte for byte what was streamed.
+
+    Until the turn has ended its content is a checkpoint. It may hold what no log has yet and no watcher may ever see.
+    """
     return frames_of(
         view.info,
         routed=view.planned,
-        content=view.content,
-        cuts=view.cuts,
+        content=view.content if view.done else "",
+        cuts=view.cuts if view.done else (),
         ended=PHASE_OF_STATE.get(view.state),
         closing=_closing(view),
     )

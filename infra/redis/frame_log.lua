@@ -31,15 +31,15 @@ if verb == 'append' then
   local answers, at = {}, 2
   for turn = 1, #KEYS / 2 do
     local fence, log = KEYS[2 * turn - 1], KEYS[2 * turn]
-    local epoch, first, finished, channel, count = ARGV[at], tonumber(ARGV[at + 1]), ARGV[at + 2], ARGV[at + 3], tonumber(ARGV[at + 4])
+    local epoch, first, finished = tonumber(ARGV[at]), tonumber(ARGV[at + 1]), ARGV[at + 2]
+    local channel, count = ARGV[at + 3], tonumber(ARGV[at + 4])
     at = at + 5
     local f = redis.call('HMGET', fence, 'e', 'n')
-    local n = tonumber(f[2] or '0')
-    if not f[1] then
-      answers[turn] = 'NOFENCE'
-    elseif f[1] ~= epoch then
+    local held, n = tonumber(f[1] or '0'), tonumber(f[2] or '0')
+    if held > epoch then
       answers[turn] = 'FENCED'
-    elseif first > n + 1 then
+    elseif held < epoch or first > n + 1 then
+      -- An older fence where ours was: Redis forgot ours, and a worker that thawed just then has armed again.
       answers[turn] = 'NOFENCE'
     else
       -- A repeated append (its answer was lost) is free: frames at or below n are already there.
@@ -61,8 +61,8 @@ end
 if verb == 'rewrite' then
   -- ARGV: epoch, ttl, frames… The owner found its fence gone (Redis forgot) and the ledger says it still owns the turn.
   local held = redis.call('HGET', KEYS[1], 'e')
-  if held and held ~= ARGV[2] then return 'FENCED' end
-  redis.call('DEL', KEYS[2])
+  if held and tonumber(held) > tonumber(ARGV[2]) then return 'FENCED' end
+  redis.call('DEL', KEYS[1], KEYS[2])
   redis.call('HSET', KEYS[1], 'e', ARGV[2], 'n', #ARGV - 3, 'p', 'armed')
   for i = 4, #ARGV do redis.call('RPUSH', KEYS[2], ARGV[i]) end
   keep(KEYS[1], KEYS[2], ARGV[3])
@@ -73,11 +73,12 @@ if verb == 'seal' then
   -- ARGV: epoch, ttl. Nobody older may append from now on; tells what had become visible.
   local held, epoch = redis.call('HGET', KEYS[1], 'e'), tonumber(ARGV[2])
   if held and tonumber(held) > epoch then return {'STALE', '0'} end
-  local found = 'armed'
-  if not held then
-    found = 'missing'
-  elseif tonumber(held) == epoch then
-    found = redis.call('HGET', KEYS[1], 'p')
+  -- The owner that streamed is one epoch below. An older fence says no more of what was shown than none at all.
+  local found = 'missing'
+  if held and tonumber(held) == epoch - 1 then
+    found = 'armed'
+  elseif held and tonumber(held) == epoch then
+    found = redis.call('HGET', KEYS[1], 'p') or 'missing'
   end
   redis.call('HSET', KEYS[1], 'e', epoch, 'p', found)
   redis.call('HSETNX', KEYS[1], 'n', 0)

@@ -31,7 +31,7 @@ class Verdict(StrEnum):
     FENCED = "FENCED"
     """Someone else owns the turn now: stop."""
     NOFENCE = "NOFENCE"
-    """The fence or a part of the log is gone: ask the ledger, then `rewrite`."""
+    """Our fence or a part of the log is gone: ask the ledger, then `rewrite`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class Append:
 
 @dataclass(frozen=True, slots=True)
 class Sealed:
-    """What a sealer found: was there a fence at all, what was visible, had the model finished."""
+    """What a sealer found: was the owner's fence there, what was visible, had the model finished."""
 
     armed: bool
     pieces: tuple[str, ...]
