@@ -109,23 +109,22 @@ WITH moved AS (
 SELECT turn_id FROM moved
 """)
 
-# A turn that its own epoch has settled meanwhile is not lost: its worker may still be telling the end.
 _RENEW = text("""
-WITH live AS (
-    SELECT * FROM unnest(CAST(:turn_ids AS uuid[]), CAST(:epochs AS int[]), CAST(:contents AS text[]),
-                         CAST(:cuts AS text[])) AS u(turn_id, epoch, content, cuts)
-), renewed AS (
-    UPDATE turns t
-    SET lease_until = clock_timestamp() + make_interval(secs => :lease),
-        content = CASE WHEN t.state = 'streaming' THEN u.content ELSE t.content END,
-        cuts = CASE WHEN t.state = 'streaming' THEN string_to_array(u.cuts, ',')::int[] ELSE t.cuts END
-    FROM live u WHERE t.turn_id = u.turn_id AND t.epoch = u.epoch AND t.done_at IS NULL
-    RETURNING t.turn_id
-)
-SELECT turn_id::text FROM renewed
-UNION ALL
-SELECT t.turn_id::text FROM turns t JOIN live u ON t.turn_id = u.turn_id AND t.epoch = u.epoch
-WHERE t.done_at IS NOT NULL
+UPDATE turns t
+SET lease_until = clock_timestamp() + make_interval(secs => :lease),
+    content = CASE WHEN t.state = 'streaming' THEN u.content ELSE t.content END,
+    cuts = CASE WHEN t.state = 'streaming' THEN string_to_array(u.cuts, ',')::int[] ELSE t.cuts END
+FROM unnest(CAST(:turn_ids AS uuid[]), CAST(:epochs AS int[]), CAST(:contents AS text[]), CAST(:cuts AS text[]))
+     AS u(turn_id, epoch, content, cuts)
+WHERE t.turn_id = u.turn_id AND t.epoch = u.epoch AND t.done_at IS NULL
+RETURNING t.turn_id::text
+""")
+
+# A turn that its own epoch has settled meanwhile is not lost: its worker may still be telling the end. Asked after
+# the renewal and not in it: that statement may have waited for the settlement, and would not see what it wrote.
+_ENDED = text("""
+SELECT t.turn_id::text FROM unnest(CAST(:turn_ids AS uuid[]), CAST(:epochs AS int[])) AS u(turn_id, epoch)
+JOIN turns t ON t.turn_id = u.turn_id AND t.epoch = u.epoch AND t.done_at IS NOT NULL
 """)
 
 _OWNS = text("""
@@ -236,7 +235,11 @@ class Claims:
                 "lease": self._lease,
             },
         )
-        return {TurnId(r["turn_id"]) for r in found}
+        kept = {TurnId(r["turn_id"]) for r in found}
+        if missing := [c for c in checkpoints if c.turn_id not in kept]:
+            values = {"turn_ids": [c.turn_id for c in missing], "epochs": [c.epoch for c in missing]}
+            kept |= {TurnId(r["turn_id"]) for r in await rows(self._engine, _ENDED, values)}
+        return kept
 
 
 def _claim(r: RowMapping) -> Claim:

@@ -2,9 +2,12 @@
 
 import asyncio
 
+from sqlalchemy import text
+
 from infra.celery.dispatch import MAX_HINTS, Dispatcher, Hint
 from infra.embedded.redis import RedisServer
 from infra.policy import load_policy
+from infra.postgres.claims import Checkpoint
 from schemas.agents import Lane
 from schemas.ids import TurnId
 from schemas.names import log_key
@@ -109,3 +112,23 @@ async def test_hints_for_a_lane_without_workers_do_not_fill_redis(database_url: 
             assert await Dispatcher(p.redis).send(hints)
 
         assert await p.hints(Lane.DISCOVERY) == MAX_HINTS
+
+
+async def test_a_renewal_that_waited_for_the_settlement_keeps_the_turn(database_url: str, redis_url: str) -> None:
+    """A renewal that finds the row locked by the turn's own end does not take the turn for lost."""
+    async with pipeline(database_url, redis_url) as p:
+        turn = await p.queue("c1", "Hello there")
+        claims = p.runtime.executor.claims
+        claim = await claims.claim(turn)
+        assert claim is not None
+        transactional = p.engine.execution_options(isolation_level="READ COMMITTED")
+        async with transactional.begin() as settling:
+            await settling.execute(text("UPDATE turns SET state = 'answered', done_at = clock_timestamp()"))
+            renewing = asyncio.create_task(claims.renew([Checkpoint(turn, claim.epoch, "", ())]))
+            await until(lambda: _waits_for_a_lock(p))
+
+        assert await renewing == {turn}
+
+
+async def _waits_for_a_lock(p: Pipeline) -> bool:
+    return bool(await p.query("SELECT 1 FROM pg_locks WHERE NOT granted"))
