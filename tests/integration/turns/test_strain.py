@@ -1,6 +1,7 @@
 """The loops and sweeps of a worker and of upkeep, where one turn or one server misbehaves."""
 
 import asyncio
+from pathlib import Path
 
 from sqlalchemy import text
 
@@ -8,6 +9,7 @@ from infra.celery.dispatch import MAX_HINTS, Dispatcher, Hint
 from infra.embedded.redis import RedisServer
 from infra.policy import load_policy
 from infra.postgres.claims import Checkpoint
+from infra.redis.client import create_redis
 from schemas.agents import Lane
 from schemas.ids import TurnId
 from schemas.names import log_key
@@ -132,3 +134,18 @@ async def test_a_renewal_that_waited_for_the_settlement_keeps_the_turn(database_
 
 async def _waits_for_a_lock(p: Pipeline) -> bool:
     return bool(await p.query("SELECT 1 FROM pg_locks WHERE NOT granted"))
+
+
+async def test_a_redis_that_was_restarted_is_used_at_once(state_directory: Path) -> None:
+    """The first command after a restart works on every connection that was open before it."""
+    server = RedisServer(state=state_directory)
+    await asyncio.to_thread(server.start)
+    redis = create_redis(server.address)
+    try:
+        await asyncio.gather(*(redis.blpop(["nothing"], timeout=0.2) for _ in range(8)))
+        await asyncio.to_thread(server.restart)
+
+        assert await asyncio.gather(*(redis.set(f"k{n}", "v") for n in range(8)))
+    finally:
+        await redis.aclose()
+        await asyncio.to_thread(server.stop)
