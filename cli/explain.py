@@ -177,7 +177,7 @@ def _frames(story: Story, *, styled: bool) -> str:
         line += f", the first visible after {_ms(visible)} ms"
     elif frames.content and story.done:
         line += ", none visible while it was written"
-    line += f"; ended {frames.terminal}" if frames.terminal else "; not ended"
+    line += f"; ended {frames.terminal}" if frames.terminal else "; not ended, this is the last checkpoint"
     return f"{dim('frames', styled=styled)}\n  {harmless(line)}\n"
 
 

@@ -235,7 +235,7 @@ STANDING = {
     ),
     "streaming": (
         story("streaming", attempts=[RUNNING]),
-        "The fine-tuned model is answering; at the last checkpoint 37 characters were visible.",
+        "The fine-tuned model is answering; at the last checkpoint it had written 37 characters.",
     ),
     "lease over": (
         story("running", attempts=[RUNNING], lease={"owner": "agents@a:1", "until": at(-8_000)}),
