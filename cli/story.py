@@ -338,7 +338,7 @@ def _standing(story: Story) -> str:
         case TurnState.RUNNING | TurnState.FALLBACK:
             return f"{told}{model} has been asked{since}, and nothing is visible yet"
         case TurnState.STREAMING:
-            return f"{model} is answering; at the last checkpoint {_characters(story, '')} were visible"
+            return f"{model} is answering; at the last checkpoint it had written {_characters(story, '')}"
         case _:
             return f"Its worker was lost in mid-stream, and upkeep has been sealing what was shown{since}"
 
