@@ -85,3 +85,7 @@ doctor: setup  ## Say what is missing or out of reach, and how to mend it
 .PHONY: bench
 bench: setup  ## Measure beside peers and limits (minutes); docs/performance.md says what and why
 	$(BIN)/python -m benchmarks
+
+.PHONY: chaos
+chaos: setup  ## Kill, freeze and cut everything under traffic
+	$(BIN)/python -m tests.chaos.run --turns 700 --seconds 270
