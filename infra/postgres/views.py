@@ -33,6 +33,12 @@ SELECT * FROM (
 _CONVERSATION: Final = text("""
 SELECT created_at, last_seq FROM conversations WHERE tenant_id = :tenant AND conversation_id = :conversation
 """)
+_RECENT: Final = text("""
+SELECT turn_id::text AS turn_id FROM (
+    SELECT turn_id, seq, created_at FROM turns WHERE tenant_id = :tenant AND conversation_id = :conversation
+    ORDER BY seq DESC LIMIT :limit
+) latest WHERE created_at > clock_timestamp() - make_interval(secs => :seconds) ORDER BY seq
+""")
 _ATTEMPTS: Final = text("""
 SELECT ordinal, epoch, model, rescue, state, error, input_tokens, output_tokens, confidence, turns_cut,
        reserved_at, ended_at
@@ -235,6 +241,18 @@ async def load_transcript(
     if await row(engine, _CONVERSATION, values) is None:
         return None
     return tuple(_view(found) for found in await rows(engine, _TRANSCRIPT, {**values, "limit": limit}))
+
+
+async def recent_turns(
+    engine: AsyncEngine, *, tenant: str, conversation: str, seconds: float, limit: int
+) -> list[TurnId]:
+    """Return the turns of a conversation recorded within the last `seconds`, the latest `limit` of them, in order.
+
+    Raises:
+        LedgerUnavailable: nothing is known about them.
+    """
+    values = {"tenant": tenant, "conversation": conversation, "seconds": seconds, "limit": limit}
+    return [TurnId(found["turn_id"]) for found in await rows(engine, _RECENT, values)]
 
 
 def frames_of_view(view: TurnView) -> list[WireFrame]:

@@ -269,11 +269,12 @@ class Hub:
 
     def _confirm(self, channel: str) -> None:
         # Of several requests for one channel (watched, left, watched again) only the last one's answer counts.
-        self._awaited[channel] = max(self._awaited.get(channel, 1) - 1, 0)
+        awaited = self._awaited.pop(channel, 1) - 1
         entry = self._channels.get(channel)
-        if entry is None or self._awaited[channel]:
+        if awaited > 0:
+            self._awaited[channel] = awaited
+        if entry is None or awaited > 0:
             return
-        del self._awaited[channel]
         entry.confirmed.set()
         if entry.unheard:
             entry.unheard = False

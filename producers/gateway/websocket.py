@@ -20,6 +20,7 @@ from fastapi import APIRouter, WebSocket, WebSocketDisconnect
 from pydantic import JsonValue, ValidationError
 
 from infra.postgres.statements import LedgerUnavailable
+from infra.postgres.views import recent_turns
 from infra.telemetry.metrics import CUT_WATCHERS, FRAMES_SENT, RESUMES, WATCHERS
 from producers.admission import KeyReused, NotAccepted, NotText, RateLimited
 from producers.gateway.auth import Principal, identify
@@ -164,9 +165,15 @@ class ConversationSocket:
     async def _admit(self, token: str) -> None:
         try:
             await self._identify(token)
-        except (ProblemError, LedgerUnavailable) as error:
+        except LedgerUnavailable as error:
             await self._send_error(problem_of(error))
-            raise CloseSocket(POLICY_VIOLATION, "the credential is not valid") from error
+            raise CloseSocket(TRY_AGAIN, "the credential cannot be checked now") from error
+        except ProblemError as error:
+            await self._refuse(error)
+
+    async def _refuse(self, error: ProblemError) -> None:
+        await self._send_error(error)
+        raise CloseSocket(POLICY_VIOLATION, "the credential is not valid") from error
 
     async def _identify(self, token: str) -> None:
         principal = await identify(self._parts, token, origin=self._websocket.headers.get("origin"), same_origin=False)
@@ -273,11 +280,28 @@ class ConversationSocket:
         """Follow turns of the conversation that others submitted, as soon as they speak."""
         channel = conversation_channel(self._authenticated.tenant, self._conversation)
         async with self._parts.hub.watch(channel) as ear:
+            opened = time.monotonic()
             while True:
                 heard = await ear.hear(3600.0)
-                for turn_id in {frame.turn_id for frame in heard.frames}:
+                spoke = list(dict.fromkeys(frame.turn_id for frame in heard.frames))
+                if heard.missed is not None:
+                    spoke += await self._recent(time.monotonic() - opened)
+                for turn_id in spoke:
                     if turn_id not in self._told and len(self._follows) < MAX_FOLLOWED:
                         self._follow(turn_id, FROM_THE_START)
+
+    async def _recent(self, seconds: float) -> list[TurnId]:
+        """Return the turns that may have spoken unheard: those recorded since the socket listens."""
+        try:
+            return await recent_turns(
+                self._parts.engine,
+                tenant=self._authenticated.tenant,
+                conversation=self._conversation,
+                seconds=seconds,
+                limit=MAX_FOLLOWED,
+            )
+        except LedgerUnavailable:
+            return []
 
     async def _guard(self) -> None:
         """End the socket when a follower found it gone, its credential ends, or the process drains."""
@@ -290,9 +314,17 @@ class ConversationSocket:
             if self._parts.draining.is_set():
                 raise CloseSocket(RESTARTING, "this gateway restarts; connect again and resume")
             if time.time() >= min(due, self._authenticated.expires_at or due):
-                with suppress(LedgerUnavailable):
-                    await self._admit(self._credential)
+                await self._look_again()
                 due = self._next_check()
+
+    async def _look_again(self) -> None:
+        """Look at the credential again; while the ledger does not answer, what it said last counts."""
+        try:
+            await self._identify(self._credential)
+        except LedgerUnavailable:
+            return
+        except ProblemError as error:
+            await self._refuse(error)
 
     def _next_check(self) -> float:
         return time.time() + RECHECK_SECONDS

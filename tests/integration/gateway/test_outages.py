@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from httpx2 import ASGITransport, AsyncClient
+from sqlalchemy.engine import make_url
 
 from infra.embedded.memory_kafka import MemoryKafka
 from infra.embedded.redis import RedisServer
@@ -17,8 +18,10 @@ from producers.gateway.process import compose
 from schemas.turns import TurnState
 from tests.integration.gateway.conftest import Gateway, running, settings_for
 from tests.integration.gateway.reading import told, watch
+from tests.integration.gateway.test_websocket import close_code, frames_of, frames_until_end, receive, send, socket_of
 from tests.integration.gateway.waiting import until
 from tests.integration.gateway.worker import Worker
+from tests.support.proxy import proxy
 
 TURNS = "/v1/conversations/c1/turns"
 
@@ -198,3 +201,40 @@ async def test_gateway_starts_without_anything(state_directory: Path) -> None:
                 "/v1/models", headers={"Authorization": "Bearer fl_live_" + "0" * 16 + "_" + "x" * 43}
             )
             assert (response.status_code, response.json()["error"]["code"]) == (503, "ledger_unavailable")
+
+
+async def test_a_socket_outlives_a_ledger_that_is_away(
+    memory_kafka: str, redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that cannot be looked at again for a while ends no socket; a new socket is told to come back."""
+    monkeypatch.setattr("producers.gateway.websocket.RECHECK_SECONDS", 0.1)
+    monkeypatch.setattr("infra.postgres.tenants.FRESH_SECONDS", 0.0)
+    monkeypatch.setattr("infra.postgres.tenants.STALE_SECONDS", 0.0)
+    url = make_url(database_url)
+    async with proxy("127.0.0.1", url.port or 0) as gate:
+        through = url.set(port=gate.port).render_as_string(hide_password=False)
+        async with running(settings_for(memory_kafka, redis_url, through)) as gateway, socket_of(gateway) as socket:
+            await gate.close()
+            await asyncio.sleep(1.5)
+            await send(socket, type="ping")
+            assert await receive(socket) == {"type": "pong"}
+
+            async with socket_of(gateway, additional_headers={}) as late:
+                await send(late, type="auth", token=gateway.key)
+                assert await close_code(late) == 1013
+            await gate.open()
+
+
+async def test_a_socket_hears_of_turns_that_spoke_while_it_was_deaf(
+    lone: Gateway, lone_worker: Worker, own_redis: RedisServer
+) -> None:
+    """A turn somebody else began and ended while Redis was away is told on every open socket of the conversation."""
+    async with socket_of(lone) as socket:
+        await until(lambda: lone.parts.hub.listeners == 1)
+        own_redis.kill()
+        await until(lambda: not lone.parts.hub.connected)
+        turn = await lone_worker.take(await lone.submit())
+        await turn.settle(TurnState.BOUNDED, closing="<p>Sorry.</p>", publish=False)
+        own_redis.restart()
+
+        assert await frames_until_end(socket) == await frames_of(turn)
