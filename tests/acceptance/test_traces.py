@@ -79,7 +79,7 @@ def _collecting() -> Generator[tuple[_Collector, str]]:
 
 
 async def test_a_turn_is_one_trace_from_the_request_to_the_model(state_directory: Path) -> None:
-    """The caller's trace holds spans of gateway, orchestrator and agent worker, and neither span nor log holds the message."""
+    """The trace holds spans of gateway, orchestrator and agent; neither span nor log holds the message."""
     with _collecting() as (collector, address):
         environ = {**bare_environment(), "FAIRLEAD_OTLP_ENDPOINT": address}
         with running_system(state_directory / "traced", environ=environ) as system:
