@@ -91,6 +91,8 @@ CREATE TABLE turns (
     CHECK ((done_at IS NOT NULL) = (state IN
         ('parked', 'answered', 'truncated', 'bounded', 'handed_off', 'cancelled', 'rejected')))
 );
+-- Each turn leaves half a dozen dead rows in the small indexes below, and every sweep walks past those that are left.
+ALTER TABLE turns SET (autovacuum_vacuum_scale_factor = 0.02, autovacuum_analyze_scale_factor = 0.02);
 COMMENT ON COLUMN turns.epoch IS 'The fence: every change of owner adds one; a statement with an older epoch touches no row.';
 COMMENT ON COLUMN turns.cuts IS 'Length in characters of each content frame: with content, every frame can be told again.';
 COMMENT ON COLUMN turns.closing IS 'Content of the terminal frame: the bounded reply, or tags that close a cut answer.';
