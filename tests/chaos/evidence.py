@@ -25,8 +25,10 @@ class Promise:
     conversation: str
     place: int
     """Among the turns its user had accepted in this conversation, from 0."""
+    asked: float
+    """When it was first sent; seconds since 1970, as are all times here."""
     at: float
-    """Seconds since 1970, as are all times here."""
+    """When the 202 came."""
 
 
 @dataclass(frozen=True, kw_only=True)

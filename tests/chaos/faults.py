@@ -98,7 +98,10 @@ class Saboteur:
     async def _inject(self, deed: Deed, name: str) -> None:
         if deed == "restart":
             await self._restart(name)
-        elif deed == "kill" and self._may_fall(name):
+            return
+        while name not in self._system.processes:  # killed a moment ago, and not started again yet
+            await asyncio.sleep(0.1)
+        if deed == "kill" and self._may_fall(name):
             await self._noted(f"kill {name}", 2.0, lambda: self._kill(name))
         else:
             await self._freeze(name)
@@ -109,16 +112,12 @@ class Saboteur:
         return len(self._kills[name]) < _MOST_KILLS
 
     def _kill(self, name: str) -> None:
-        if name in self._system.processes:
-            self._kills[name].append(time.monotonic())
-            self._system.kill(name)
+        self._kills[name].append(time.monotonic())
+        self._system.kill(name)
 
     async def _freeze(self, name: str) -> None:
         """Stop a process for longer than a lease, then let it go on as if nothing had happened."""
-        process = self._system.processes.get(name)
-        if process is None:
-            return
-        at = time.time()
+        process, at = self._system.processes[name], time.time()
         os.kill(process, signal.SIGSTOP)
         try:
             await asyncio.sleep(self._lease + self._random.uniform(0.8, 3.0))

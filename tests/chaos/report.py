@@ -19,25 +19,25 @@ class Row:
     turns: frozenset[str]
     """Those it touched."""
     slowest: float
-    """Seconds from the fault, or from acceptance if that came later, to the end of the slowest turn it touched."""
+    """Seconds from the fault, or from the question if that came later, to the end of the slowest turn it touched."""
 
 
 def rows(evidence: Evidence, injected: Sequence[Injected]) -> list[Row]:
     """What each kind of fault did, and all of them together."""
     ends = {turn.turn: turn.ended.timestamp() for turn in evidence.turns if turn.ended is not None}
-    accepted = {promise.turn: promise.at for promise in evidence.promises}
-    found = [_process_row(name, [f for f in injected if f.name == name], accepted, ends) for name in names(injected)]
+    asked = {promise.turn: promise.asked for promise in evidence.promises}
+    found = [_process_row(name, [f for f in injected if f.name == name], asked, ends) for name in names(injected)]
     found.extend(_model_row(fault, evidence, ends) for fault in MODEL_FAULTS)
-    took = [ends[turn] - at for turn, at in accepted.items() if turn in ends]
+    took = [ends[turn] - at for turn, at in asked.items() if turn in ends]
     everything = sum(row.injected for row in found)
-    return [*found, Row(fault="all", injected=everything, turns=frozenset(accepted), slowest=max(took, default=0.0))]
+    return [*found, Row(fault="all", injected=everything, turns=frozenset(asked), slowest=max(took, default=0.0))]
 
 
-def _process_row(name: str, faults: Sequence[Injected], accepted: dict[str, float], ends: dict[str, float]) -> Row:
+def _process_row(name: str, faults: Sequence[Injected], asked: dict[str, float], ends: dict[str, float]) -> Row:
     took = {
         turn: ends.get(turn, at) - max(at, fault.at)
         for fault in faults
-        for turn, at in accepted.items()
+        for turn, at in asked.items()
         if at < fault.over and ends.get(turn, fault.over) > fault.at
     }
     return Row(fault=name, injected=len(faults), turns=frozenset(took), slowest=max(took.values(), default=0.0))

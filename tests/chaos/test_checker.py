@@ -45,7 +45,7 @@ def sound() -> Evidence:
     names = ("one", "two")
     starts = [NOON + timedelta(seconds=2 * n) for n in range(2)]
     return Evidence(
-        promises=[Promise(turn=name, conversation="c", place=n, at=0.0) for n, name in enumerate(names)],
+        promises=[Promise(turn=name, conversation="c", place=n, asked=0.0, at=0.0) for n, name in enumerate(names)],
         transcripts=[
             Transcript(turn=name, watcher="the user", frames=_told("<p>Hi", "</p>"), connections=1, done=True)
             for name in names
@@ -75,7 +75,7 @@ def _first_told(evidence: Evidence, frames: list[Told]) -> None:
 
 
 def _not_recorded(evidence: Evidence) -> None:
-    evidence.promises = [*evidence.promises, Promise(turn="three", conversation="c", place=2, at=0.0)]
+    evidence.promises = [*evidence.promises, Promise(turn="three", conversation="c", place=2, asked=0.0, at=0.0)]
 
 
 def _not_ended(evidence: Evidence) -> None:

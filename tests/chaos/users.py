@@ -99,7 +99,7 @@ class Users:
 
     async def _post(self, conversation: str, place: int, line: str) -> str | None:
         """Send a message, again and again under its key, until it is accepted."""
-        give_up = time.monotonic() + _PATIENCE
+        asked, give_up = time.time(), time.monotonic() + _PATIENCE
         while time.monotonic() < give_up:
             try:
                 async with self._client.post(
@@ -110,7 +110,9 @@ class Users:
                 ) as answer:
                     if answer.status == 202:
                         turn = str((await answer.json())["turn_id"])
-                        self.promises.append(Promise(turn=turn, conversation=conversation, place=place, at=time.time()))
+                        self.promises.append(
+                            Promise(turn=turn, conversation=conversation, place=place, asked=asked, at=time.time())
+                        )
                         return turn
                     self.met[f"message answered {answer.status}"] += 1
             except (aiohttp.ClientError, TimeoutError, OSError):
