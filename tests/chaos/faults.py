@@ -99,7 +99,7 @@ class Saboteur:
         if deed == "restart":
             await self._restart(name)
             return
-        while name not in self._system.processes:  # killed a moment ago, and not started again yet
+        while name not in self._system.processes:  # noqa: ASYNC110 - killed a moment ago; the supervisor tells nobody
             await asyncio.sleep(0.1)
         if deed == "kill" and self._may_fall(name):
             await self._noted(f"kill {name}", 2.0, lambda: self._kill(name))
