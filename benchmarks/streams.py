@@ -294,6 +294,7 @@ def _runtime_way(runtime: Child, watch: Watch, ledger: Ledger, size: int, worklo
 
 
 def _runtime(connection: Pipe, dialect: Dialect, model: str, places: Endpoints) -> None:
+    LOG.parent.mkdir(parents=True, exist_ok=True)
     with LOG.open("ab") as lines:
         os.dup2(lines.fileno(), sys.stderr.fileno())
     settings = Settings(

@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any
 
 import uvloop
 
@@ -30,6 +31,15 @@ def run_until_signal(name: str, settings: Settings, serve: Serve) -> None:
         stop_tracing()
 
 
+async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until all have ended. On Python 3.11 `asyncio.wait_for`, which redis-py uses, may swallow one."""
+    pending = {task for task in tasks if not task.done()}
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=1)
+
+
 async def beat_until(stop: asyncio.Event, beats: Mapping[str, Coroutine[None, None, None]]) -> None:
     """Run endless loops until `stop` is set. A loop that ends by itself ends the process, with its error.
 
@@ -39,8 +49,6 @@ async def beat_until(stop: asyncio.Event, beats: Mapping[str, Coroutine[None, No
     tasks = [asyncio.create_task(beat, name=name) for name, beat in beats.items()]
     stopping = asyncio.create_task(stop.wait(), name="stop")
     done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
-    for task in (*tasks, stopping):
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await end([*tasks, stopping])
     for task in done:
         task.result()

@@ -30,7 +30,7 @@ WITH done AS (
 ), ledger AS (
     UPDATE attempts a
     SET state = CASE WHEN a.ordinal = :ordinal THEN :attempt_state ELSE 'abandoned' END,
-        error = CASE WHEN a.ordinal = :ordinal THEN :error END,
+        error = CASE WHEN a.ordinal = :ordinal THEN :error ELSE coalesce(a.error, :reason) END,
         input_tokens = CASE WHEN a.ordinal = :ordinal THEN CAST(:input_tokens AS int) END,
         output_tokens = CASE WHEN a.ordinal = :ordinal THEN CAST(:output_tokens AS int) END,
         confidence = CASE WHEN a.ordinal = :ordinal THEN CAST(:confidence AS real) END,

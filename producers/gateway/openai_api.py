@@ -4,7 +4,6 @@ The last user message becomes a turn, the messages before it its history. A requ
 a new one. `user` names a person, not a conversation, and is ignored.
 """
 
-import asyncio
 import json
 import re
 import secrets
@@ -143,14 +142,12 @@ def _turn_of(body: ChatCompletionRequest) -> tuple[TurnRequest, list[HistoryMess
 async def _whole(parts: Parts, turn: Located) -> ChatCompletion:
     """Wait for the terminal frame and return the answer in one piece."""
     frames: list[WireFrame] = []
-    try:
-        async with asyncio.timeout(parts.completion_seconds):
-            with WATCHERS.labels("openai").track_inprogress():
-                async with aclosing(parts.watcher.batches(turn, Telling(FROM_THE_START))) as batches:
-                    async for batch in batches:
-                        frames.extend(batch)
-    except TimeoutError:
-        raise _still_running(turn) from None
+    # A limit of the watcher's own, not a cancellation: on Python 3.11 a write to Redis may swallow one.
+    watching = parts.watcher.batches(turn, Telling(FROM_THE_START), within=parts.completion_seconds)
+    with WATCHERS.labels("openai").track_inprogress():
+        async with aclosing(watching) as batches:
+            async for batch in batches:
+                frames.extend(batch)
     if not frames or not frames[-1].terminal:
         raise _still_running(turn)
     FRAMES_SENT.labels("openai").inc(len(frames))

@@ -150,14 +150,16 @@ class Watcher:
                 for frame in frames:
                     yield frame
 
-    async def batches(self, turn: Located, telling: Telling) -> AsyncGenerator[Sequence[WireFrame]]:
+    async def batches(
+        self, turn: Located, telling: Telling, *, within: float = MAX_WATCH_SECONDS
+    ) -> AsyncGenerator[Sequence[WireFrame]]:
         """Yield the same frames, as many at a time as there are.
 
         An empty batch means that the turn still runs and nothing new came for `reconcile_seconds` or less. Ends
-        early, with `telling.ended` False, when the process drains or after `MAX_WATCH_SECONDS`: the watcher comes
+        early, with `telling.ended` False, when the process drains or after `within` seconds: the watcher comes
         back with its position.
         """
-        due = time.monotonic() + MAX_WATCH_SECONDS
+        due = time.monotonic() + within
         async with self._hub.watch(turn.channel) as ear:
             fresh = await self._read_again(turn, telling)
             waits, moved_at = 0, time.monotonic()
@@ -166,7 +168,7 @@ class Watcher:
                     yield fresh
                 if telling.ended or self._draining.is_set() or time.monotonic() > due:
                     return
-                heard = await ear.hear(self._patience(telling, ear, waits))
+                heard = await ear.hear(min(self._patience(telling, ear, waits), max(0.0, due - time.monotonic())))
                 # Other turns of the conversation may speak all the time; silence is this turn's own.
                 silent = time.monotonic() - moved_at >= self._reconcile
                 fresh = await self._follow(turn, telling, heard, silent=silent)

@@ -15,6 +15,7 @@ from infra.celery.dispatch import Dispatcher, Hint
 from infra.policy import load_policy
 from infra.postgres.claims import Claims
 from infra.postgres.engine import create_engine
+from infra.processes import end
 from infra.redis.client import create_redis
 from infra.redis.frame_log import FrameLog
 from infra.settings import Settings
@@ -59,9 +60,7 @@ class AgentRuntime:
         if self.tasks:
             log.info("draining", turns=len(self.tasks), seconds=self.settings.drain_seconds)
             await asyncio.wait(set(self.tasks), timeout=self.settings.drain_seconds)
-        for task in list(self.tasks):
-            task.cancel()
-        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await end(list(self.tasks))
 
     def health(self) -> dict[str, str | None]:
         """Report progress: the lease loop is the heart of this process."""
@@ -107,9 +106,7 @@ async def agent_runtime(settings: Settings, policy: Policy) -> AsyncGenerator[Ag
             yield runtime
             await runtime.drain()
     finally:
-        for beat in beats:
-            beat.cancel()
-        await asyncio.gather(*beats, return_exceptions=True)
+        await end(beats)
         await backends.aclose()
         await redis.aclose()
         await engine.dispose()
