@@ -85,7 +85,7 @@ class Ledger:
             text=message,
             body_sha256=hashlib.sha256(message.encode()).hexdigest(),
         )
-        return Inbound(event, 0, self._offset, None)
+        return Inbound(event, 0, self._offset, None, value=event.model_dump_json().encode())
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ _BINDING: Final = "0.5.0"
 _SCHEMA_FORMAT: Final = "application/schema+json;version=draft-2020-12"
 _TRACEPARENT: Final = "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
 _NUMBER: Final = "^[0-9]+$"
+_UUID: Final = "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
 
 def asyncapi_document() -> Json:
@@ -163,6 +164,7 @@ def _cloud_event_headers() -> Json:
 def _dead_letter_headers() -> Json:
     """Return the headers beside the original ones, which are not restricted: the record may be anybody's."""
     always = {
+        dlq.H_ID: _text("The dead letter's id.", pattern=_UUID),
         dlq.H_ORIGINAL_TOPIC: _text("Topic the record came from.", minLength=1),
         dlq.H_ORIGINAL_PARTITION: _text("Its partition, as decimal text.", pattern=_NUMBER),
         dlq.H_ORIGINAL_OFFSET: _text("Its offset, as decimal text.", pattern=_NUMBER),
@@ -174,6 +176,11 @@ def _dead_letter_headers() -> Json:
         dlq.H_CONSUMER_GROUP: _text("The consumer group that read it."),
         dlq.H_SERVICE: _text("The process that gave up."),
         dlq.H_ERROR_MESSAGE: _text("The error as a sentence, redacted.", maxLength=1024),
+        dlq.H_TURN: _text("The turn; absent where the record never became one.", pattern=_UUID),
+        dlq.H_ATTEMPTS: _text("Model calls reserved for it so far, as decimal text.", pattern=_NUMBER),
+        dlq.H_FIRST_FAILED_AT: _text("When it first left a lane, RFC 3339 in UTC.", format="date-time"),
+        dlq.H_REPLAY_COUNT: _text("How often an answer was asked for again, as decimal text.", pattern=_NUMBER),
+        dlq.H_VERSIONS: _text("JSON: version of policy and prompt, and the model of the last call."),
         dlq.H_FAILED_AT: _text("When it gave up, RFC 3339 in UTC.", format="date-time"),
     }
     return {"type": "object", "properties": {**always, **sometimes}, "required": list(always)}

@@ -59,6 +59,14 @@ def serve_agents(
     serve.agents(Settings(), lane or list(Lane))
 
 
+@serve_app.command("dead-letters")
+def serve_dead_letters() -> None:
+    """Route turns that left their lane to the frontier, or park them for an operator."""
+    from cli import serve
+
+    serve.dead_letters(Settings())
+
+
 @serve_app.command("upkeep")
 def serve_upkeep() -> None:
     """Re-send lost hints, end what lost its owner, publish results."""

@@ -13,6 +13,7 @@ GATEWAY = "gateway"
 ORCHESTRATOR = "orchestrator"
 AGENTS_DISCOVERY = "agents-discovery"
 AGENTS = "agents"
+DEAD_LETTERS = "dead-letters"
 UPKEEP = "upkeep"
 
 _DISCOVERY_LANES = (Lane.DISCOVERY, Lane.FRONTIER_FALLBACK)
@@ -49,6 +50,7 @@ def product(environ: Mapping[str, str], *, port: int) -> list[Process]:
         _worker(ORCHESTRATOR, ["orchestrator"], environ, stop_order=1),
         _worker(AGENTS_DISCOVERY, ["agents", *_lanes(*_DISCOVERY_LANES)], environ, stop_order=2),
         _worker(AGENTS, ["agents", *_lanes(*others)], environ, stop_order=2),
+        _worker(DEAD_LETTERS, ["dead-letters"], environ, stop_order=2),
         _worker(UPKEEP, ["upkeep"], environ, stop_order=3),
     ]
 

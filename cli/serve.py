@@ -27,6 +27,13 @@ def agents(settings: Settings, lanes: Sequence[Lane]) -> None:
     run(settings, lanes)
 
 
+def dead_letters(settings: Settings) -> None:
+    """Run a dead-letter worker."""
+    from workers.dead_letters.process import run
+
+    run(settings)
+
+
 def upkeep(settings: Settings) -> None:
     """Run upkeep."""
     from workers.upkeep.process import run

@@ -129,6 +129,13 @@ class Malformed(ProviderError):
     code = "malformed"
 
 
+class LoadFailed(ProviderError):
+    """The model could not be loaded into this process, and will not be tried again before its next start."""
+
+    code = "load_failure"
+
+
 ERROR_CODES = tuple(
-    cls.code for cls in (Overloaded, InvalidRequest, BackendFailed, Incomplete, Unavailable, TimedOut, Malformed)
+    cls.code
+    for cls in (Overloaded, InvalidRequest, BackendFailed, Incomplete, Unavailable, TimedOut, Malformed, LoadFailed)
 )

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-Headers = list[tuple[str, bytes]]
+Headers = Sequence[tuple[str, bytes | None]]
 
 CONTENT_TYPE = "application/json"
 
@@ -25,7 +25,7 @@ class Envelope:
     origin: str | None = None
     """Trace of the event's origin; stays the same over every hop."""
 
-    def headers(self) -> Headers:
+    def headers(self) -> list[tuple[str, bytes]]:
         """Return fresh Kafka headers; a producer may append to them."""
         pairs = [
             ("ce_specversion", "1.0"),

@@ -29,6 +29,11 @@ def turn_id_for(tenant: str, key: str) -> TurnId:
     return TurnId(str(uuid.uuid5(_NAMESPACE, f"{tenant}\x1f{key}")))
 
 
+def dead_letter_id(topic: str, partition: int, offset: int) -> str:
+    """Return the id of the dead letter of a record that never became a turn: the same, however often it is read."""
+    return str(uuid.uuid5(_NAMESPACE, f"{topic}\x1f{partition}\x1f{offset}"))
+
+
 def new_key() -> str:
     """Return an idempotency key for a message that came without one."""
     return "auto-" + secrets.token_urlsafe(18)

@@ -8,6 +8,7 @@ TOPIC_DEAD_LETTERS = "fairlead.turns.dlq"
 TOPICS = (TOPIC_TURNS, TOPIC_RESULTS, TOPIC_DEAD_LETTERS)
 
 GROUP_ORCHESTRATOR = "fairlead.orchestrator"
+GROUP_DEAD_LETTERS = "fairlead.dead-letters"
 
 TASK_ANSWER = "fairlead.answer"
 """The one Celery task: a turn's id, handed to the worker's event loop."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from schemas.completions import ProviderError
+from schemas.dead_letters import DeadLetterReason
 
 Source = Literal["primary", "fallback", "offline", "none"]
 
@@ -45,7 +46,7 @@ class Truncated:
 class Bounded:
     """No model answered before anything was visible: the visitor gets the bounded reply."""
 
-    reason: str
+    reason: DeadLetterReason
     ordinal: int | None
     error: ProviderError | None = None
 

@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.agents import ANSWERING, Agent
 from schemas.completions import ModelClocks
+from schemas.turns import TurnState
 
 
 class _Frozen(BaseModel):
@@ -65,6 +66,10 @@ class Policy(_Frozen):
     deadlines: Deadlines
     bounded_reply: str
     """Shown when no model could answer. HTML of the allow-list."""
+    without_answer: Literal["bounded", "human"] = "bounded"
+    """What a visitor whom no model could answer is given: the bounded reply, or a human."""
+    handoff_reply: str = "<p>I could not answer that just now. A colleague of mine will get back to you here.</p>"
+    """Shown where a human takes over. HTML of the allow-list."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -76,6 +81,16 @@ class Policy(_Frozen):
                 if name not in self.models:
                     raise ValueError(f"agent {agent} uses model '{name}', which 'models' does not define")
         return self
+
+    def unanswered(self, *, parked: bool = False) -> tuple[TurnState, str]:
+        """Return how a turn ends that no model could answer, and what its visitor is shown.
+
+        Args:
+            parked: whether its dead letter could not be routed any more and waits for an operator.
+        """
+        if self.without_answer == "human":
+            return TurnState.HANDED_OFF, self.handoff_reply
+        return TurnState.PARKED if parked else TurnState.BOUNDED, self.bounded_reply
 
     def clocks(self, model: str) -> ModelClocks:
         """Return the clocks of one call to `model`."""

@@ -15,7 +15,8 @@ from infra.telemetry import metrics
 from infra.telemetry.logs import turn_context
 from infra.telemetry.tracing import context_from, current_traceparent
 from schemas.agents import Lane
-from schemas.completions import CompletionRequest
+from schemas.completions import CompletionRequest, ProviderError
+from schemas.dead_letters import reason_of_failure, reason_of_fallback
 from schemas.frames import SEQ_ROUTED, Phase, TurnStreamInfo, render
 from schemas.ids import TurnId
 from schemas.outcomes import Answered, AttemptEnding, Bounded, Ending, FailedUnseen, LeaseLost, Truncated
@@ -94,22 +95,30 @@ class Executor:
 
     async def generate(self, claim: Claim, prompt: Prompt, writer: FrameWriter) -> Ending:
         """One request, and one fallback if the first failed before anything was visible."""
-        first = await self.attempt(claim, prompt, writer, claim.ordinal, claim.model)
-        if isinstance(first, FailedUnseen) and claim.ordinal == 1:
-            metrics.FALLBACKS.labels(first.error.code).inc()
-            log.warning("falling_back", error=first.error.code, why=str(first.error))
-            if not await self.claims.latch_fallback(claim, first.error.code):
+        ending = await self.attempt(claim, prompt, writer, claim.ordinal, claim.model)
+        first: ProviderError | None = None
+        if isinstance(ending, FailedUnseen) and claim.ordinal == 1:
+            first = ending.error
+            if not await self.fall_back(claim, first):
                 return LeaseLost()
-            first = await self.attempt(claim, prompt, writer, 2, claim.fallback)
-        match first:
+            ending = await self.attempt(claim, prompt, writer, 2, claim.fallback)
+        match ending:
             case FailedUnseen(error=error):
-                return Bounded(
-                    reason="backend_failed_twice" if claim.ordinal == 1 else error.code, error=error, ordinal=2
-                )
+                return Bounded(reason=reason_of_failure(error, first), error=error, ordinal=2)
             case Answered() | Truncated() | LeaseLost():
-                return first
+                return ending
             case _:
-                assert_never(first)
+                assert_never(ending)
+
+    async def fall_back(self, claim: Claim, error: ProviderError) -> bool:
+        """Reserve the turn's one fallback. False: the turn is no longer ours."""
+        metrics.FALLBACKS.labels(error.code).inc()
+        log.warning("falling_back", error=error.code, why=str(error))
+        letter = reason_of_fallback(error)
+        latched = await self.claims.latch_fallback(claim, error.code, letter)
+        if latched and letter is not None:
+            metrics.DEAD_LETTERS.labels(letter.value).inc()
+        return latched
 
     async def attempt(
         self, claim: Claim, prompt: Prompt, writer: FrameWriter, ordinal: int, model: str

@@ -5,11 +5,13 @@
 - `statements`: one statement, one round trip; what PostgreSQL's absence looks like
 - `tenants`: tenants, API keys and site keys
 - `idempotency`: which message a key stands for
+- `headers`: Kafka headers as PostgreSQL keeps them
 - `inbox`: recording, preparing and queueing a turn
 - `claims`: taking a turn, its latches, its lease
+- `letters`: the dead letter of a turn, part of the statements that take it out of its lane
 - `settlement`: ending a turn
 - `sweeps`: what nobody is working on any more
 - `views`: reading turns for watchers and operators
 - `outbox`: what must reach Kafka after a transaction
-- `dead_letters`: the index of records that never became turns
+- `dead_letters`: the index of records that never became turns, and where copies are
 """

@@ -1,14 +1,18 @@
 """The agent worker's side: taking a turn (T5, T5b, T16), its latches (T6, T7), keeping its lease."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.postgres.inbox import HISTORY_SQL, PastTurn, brought_along, past_turns
+from infra.postgres.letters import LETTER_COLUMNS, letter_ctes
 from infra.postgres.statements import row, rows
 from schemas.agents import Agent
+from schemas.dead_letters import DeadLetterReason
 from schemas.ids import TurnId
 from schemas.policy import Deadlines
 
@@ -22,6 +26,8 @@ SELECT t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.epoch, t.channe
        {HISTORY_SQL} AS past
 FROM claimed t CROSS JOIN ledger l
 """  # noqa: S608  (HISTORY_SQL is a constant)
+
+_VERSIONS: Final = "CAST(:policy AS int), CAST(:prompts AS jsonb) ->> agent"
 
 # The attempt is in the ledger in the same statement that takes the turn: before any request leaves.
 _CLAIM = text(f"""
@@ -41,9 +47,9 @@ WITH picked AS (
     UPDATE conversations c SET force_frontier_next = false FROM picked p
     WHERE p.forced AND c.tenant_id = p.tenant_id AND c.conversation_id = p.conversation_id
 ), ledger AS (
-    INSERT INTO attempts (turn_id, ordinal, epoch, model)
+    INSERT INTO attempts (turn_id, ordinal, epoch, model, policy, prompt)
     SELECT turn_id, CASE WHEN direct THEN 2 ELSE 1 END, epoch,
-           plan ->> CASE WHEN direct THEN 'fallback' ELSE 'primary' END
+           plan ->> CASE WHEN direct THEN 'fallback' ELSE 'primary' END, {_VERSIONS}
     FROM claimed
     RETURNING ordinal, model
 ), event AS (
@@ -59,6 +65,7 @@ WITH claimed AS (
     SET state = 'fallback', epoch = t.epoch + 1, owner = :owner,
         lease_until = clock_timestamp() + make_interval(secs => :lease)
     WHERE t.turn_id = CAST(:turn_id AS uuid) AND t.state = 'rescue' AND t.deadline_at > clock_timestamp()
+      AND t.reason IS DISTINCT FROM 'budget'
       AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.turn_id = t.turn_id AND a.ordinal = 2)
     RETURNING t.*
 ), unforced AS (
@@ -66,8 +73,8 @@ WITH claimed AS (
     UPDATE conversations c SET force_frontier_next = false FROM claimed t
     WHERE c.force_frontier_next AND c.tenant_id = t.tenant_id AND c.conversation_id = t.conversation_id
 ), ledger AS (
-    INSERT INTO attempts (turn_id, ordinal, epoch, model, rescue)
-    SELECT turn_id, 2, epoch, plan ->> 'fallback', true FROM claimed
+    INSERT INTO attempts (turn_id, ordinal, epoch, model, policy, prompt, rescue)
+    SELECT turn_id, 2, epoch, plan ->> 'fallback', {_VERSIONS}, true FROM claimed
     RETURNING ordinal, model
 ), event AS (
     INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor)
@@ -76,22 +83,23 @@ WITH claimed AS (
 {_RETURNED}
 """)  # noqa: S608
 
-_FALLBACK = text("""
+_FALLBACK = text(f"""
 WITH moved AS (
-    UPDATE turns SET state = 'fallback', lease_until = clock_timestamp() + make_interval(secs => :lease)
+    UPDATE turns t SET state = 'fallback', lease_until = clock_timestamp() + make_interval(secs => :lease)
     WHERE turn_id = CAST(:turn_id AS uuid) AND epoch = :epoch AND state = 'running'
-    RETURNING turn_id, epoch, plan
+    RETURNING {LETTER_COLUMNS}, 'running' AS from_state
 ), failed AS (
     UPDATE attempts a SET state = 'failed', error = :error, ended_at = clock_timestamp()
     FROM moved m WHERE a.turn_id = m.turn_id AND a.ordinal = 1
 ), ledger AS (
-    INSERT INTO attempts (turn_id, ordinal, epoch, model) SELECT turn_id, 2, epoch, plan ->> 'fallback' FROM moved
-), event AS (
+    INSERT INTO attempts (turn_id, ordinal, epoch, model, policy, prompt)
+    SELECT turn_id, 2, epoch, plan ->> 'fallback', {_VERSIONS} FROM moved
+), {letter_ctes("moved", reason="CAST(:letter AS text)", error="CAST(:error AS text)")}, event AS (
     INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor, note)
-    SELECT turn_id, 'running', 'fallback', epoch, :owner, :error FROM moved
+    SELECT turn_id, 'running', 'fallback', epoch, :actor, :error FROM moved
 )
 SELECT turn_id FROM moved
-""")
+""")  # noqa: S608
 
 _VISIBLE = text("""
 WITH moved AS (
@@ -173,11 +181,22 @@ class Checkpoint:
 class Claims:
     """Compare-and-set on turns for one worker process."""
 
-    def __init__(self, engine: AsyncEngine, *, deadlines: Deadlines, owner: str, history: int) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        deadlines: Deadlines,
+        owner: str,
+        history: int,
+        policy_version: int,
+        prompts: Mapping[Agent, str],
+    ) -> None:
+        """Take turns as `owner`; `prompts` are the versions of the agents' instructions, for the ledger."""
         self._engine = engine
         self._lease = deadlines.lease
         self._owner = owner
         self._history = history
+        self._versions = {"policy": policy_version, "prompts": json.dumps(prompts)}
 
     async def claim(self, turn_id: TurnId, *, direct: bool = False) -> Claim | None:
         """Take a queued turn and reserve its attempt; None if it is not there to be taken.
@@ -201,14 +220,22 @@ class Claims:
                 "owner": self._owner,
                 "lease": self._lease,
                 "history": self._history,
+                **self._versions,
                 **more,
             },
         )
         return _claim(found) if found else None
 
-    async def latch_fallback(self, claim: Claim, error: str) -> bool:
-        """Record that the primary failed unseen and reserve the fallback. False: the turn is no longer ours."""
-        return await self._moved(_FALLBACK, claim, {"error": error})
+    async def latch_fallback(self, claim: Claim, error: str, letter: DeadLetterReason | None = None) -> bool:
+        """Record that the primary failed unseen and reserve the fallback. False: the turn is no longer ours.
+
+        Args:
+            claim: the turn.
+            error: the code of what went wrong.
+            letter: why this is to be looked at, even if the fallback answers.
+        """
+        more: dict[str, object] = {"error": error, "letter": letter, "actor": self._owner, **self._versions}
+        return await self._moved(_FALLBACK, claim, more)
 
     async def latch_visible(self, claim: Claim, ordinal: int) -> bool:
         """The commit point: from now on this attempt's text stays. False: the turn is no longer ours."""

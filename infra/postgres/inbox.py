@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, cast
 
 from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from infra.postgres.headers import byte_array, flat
 from infra.postgres.statements import row, rows
 from schemas.agents import Agent
 from schemas.events import TurnSubmitted
@@ -28,9 +29,10 @@ WITH batch AS (
     SELECT * FROM unnest(CAST(:turn_ids AS uuid[]), CAST(:tenants AS text[]), CAST(:conversations AS text[]),
                          CAST(:channels AS text[]), CAST(:texts AS text[]), CAST(:metadata AS jsonb[]),
                          CAST(:histories AS jsonb[]), CAST(:digests AS text[]), CAST(:traces AS text[]),
-                         CAST(:partitions AS int[]), CAST(:offsets AS bigint[]))
+                         CAST(:partitions AS int[]), CAST(:offsets AS bigint[]), CAST(:values AS bytea[]),
+                         CAST(:record_headers AS text[]), CAST(:timestamps AS bigint[]))
         WITH ORDINALITY AS b(turn_id, tenant_id, conversation_id, channel, input_text, metadata, history,
-                             body_sha256, traceparent, kafka_partition, kafka_offset, ord)
+                             body_sha256, traceparent, kafka_partition, kafka_offset, value, headers, produced_ms, ord)
 ), fresh AS (
     -- Counted and numbered here: joined counts make PostgreSQL's generic plan compare every pair of a batch.
     SELECT d.*, count(*) OVER (PARTITION BY d.tenant_id, d.conversation_id) AS n,
@@ -54,6 +56,9 @@ WITH batch AS (
     FROM fresh f JOIN numbered m USING (tenant_id, conversation_id)
     ON CONFLICT DO NOTHING
     RETURNING t.turn_id, t.body_sha256
+), record AS (
+    INSERT INTO turn_records (turn_id, value, headers, produced_ms)
+    SELECT f.turn_id, f.value, CAST(f.headers AS bytea[]), f.produced_ms FROM fresh f JOIN inserted USING (turn_id)
 ), event AS (
     INSERT INTO turn_events (turn_id, to_state, epoch, actor) SELECT turn_id, 'received', 0, :actor FROM inserted
 )
@@ -104,12 +109,16 @@ SELECT turn_id FROM queued
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """A decoded event and where it stood in Kafka."""
+    """A decoded event, the record it came as, and where that stood in Kafka."""
 
     event: TurnSubmitted
     partition: int
     offset: int
     traceparent: str | None
+    value: bytes = field(repr=False)
+    headers: tuple[tuple[str, bytes | None], ...] = field(default=(), repr=False)
+    timestamp: int = 0
+    """Milliseconds since 1970 at which it was produced."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +169,8 @@ class Plan:
     direct: bool
     """Skip the primary."""
     why: str
+    policy: int
+    """Version of the policy it follows."""
 
     def as_json(self) -> str:
         """Return the plan as the ledger keeps it."""
@@ -170,6 +181,7 @@ class Plan:
                 "fallback": self.fallback,
                 "direct": self.direct,
                 "why": self.why,
+                "policy": self.policy,
             }
         )
 
@@ -206,6 +218,9 @@ class Inbox:
                 "traces": [item.traceparent or "" for item in batch],
                 "partitions": [item.partition for item in batch],
                 "offsets": [item.offset for item in batch],
+                "values": [item.value for item in batch],
+                "record_headers": [byte_array(flat(item.headers)) for item in batch],
+                "timestamps": [item.timestamp for item in batch],
                 "topic": topic,
                 "actor": self._actor,
                 "waiting": self._deadlines.waiting,

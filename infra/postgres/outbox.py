@@ -10,12 +10,14 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from infra.postgres.headers import pairs
 from infra.postgres.statements import LedgerUnavailable, rows
 from schemas.envelope import Headers
 
 _ONE_RELAY = text("SELECT pg_try_advisory_xact_lock(:key) AS got")
 _TAKE = text("""
-SELECT outbox_id, topic, key, headers, value FROM outbox WHERE published_at IS NULL ORDER BY outbox_id LIMIT :batch
+SELECT outbox_id, topic, key, original_headers, headers, value FROM outbox
+WHERE published_at IS NULL ORDER BY outbox_id LIMIT :batch
 """)
 _MARK = text("UPDATE outbox SET published_at = clock_timestamp() WHERE outbox_id = ANY(CAST(:ids AS bigint[]))")
 _WAITING = text("""
@@ -77,6 +79,6 @@ class Outbox:
 
 
 def _record(r: RowMapping) -> OutboxRecord:
-    pairs = cast("list[tuple[str, str]]", r["headers"])
-    headers = [(name, value.encode()) for name, value in pairs]
+    ours = cast("list[tuple[str, str]]", r["headers"])
+    headers = [*pairs(r["original_headers"]), *((name, value.encode()) for name, value in ours)]
     return OutboxRecord(r["outbox_id"], r["topic"], r["key"], headers, r["value"])

@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from infra.postgres.letters import LETTER_COLUMNS, letter_ctes
 from infra.postgres.statements import row
 from schemas.agents import Agent
 from schemas.dead_letters import DeadLetterReason
@@ -17,15 +18,14 @@ from schemas.names import TOPIC_RESULTS, partition_key
 from schemas.outcomes import Source
 from schemas.turns import TurnState
 
-_SETTLE = text("""
+_SETTLE = text(f"""
 WITH done AS (
     UPDATE turns t
     SET state = :state, content = :content, cuts = CAST(:cuts AS int[]), closing = :closing, source = :source,
         dimension = :dimension, reason = :reason, done_at = clock_timestamp(), owner = NULL, lease_until = NULL
     FROM (SELECT turn_id, state FROM turns WHERE turn_id = CAST(:turn_id AS uuid) FOR UPDATE) old
     WHERE t.turn_id = old.turn_id AND t.epoch = :epoch AND t.state = ANY(CAST(:from_states AS text[]))
-    RETURNING t.turn_id, t.tenant_id, t.conversation_id, t.seq, t.epoch, t.state, old.state AS from_state,
-              t.kafka_topic, t.kafka_partition, t.kafka_offset,
+    RETURNING {LETTER_COLUMNS}, t.seq, t.state, old.state AS from_state, t.replay_mode,
               extract(epoch FROM clock_timestamp() - t.created_at) AS took
 ), ledger AS (
     UPDATE attempts a
@@ -41,14 +41,14 @@ WITH done AS (
     UPDATE conversations c SET force_frontier_next = true FROM done d
     WHERE :force_frontier AND c.tenant_id = d.tenant_id AND c.conversation_id = d.conversation_id
 ), result AS (
+    -- A replay that is not shown to the visitor tells nobody outside either.
     INSERT INTO outbox (topic, key, headers, value, turn_id)
     SELECT :topic, CAST(:key AS bytea), CAST(:headers AS jsonb), CAST(:value AS bytea), turn_id FROM done
-), letter AS (
-    INSERT INTO dead_letters (turn_id, tenant_id, conversation_id, reason, stage, error, epoch,
-                              kafka_topic, kafka_partition, kafka_offset)
-    SELECT turn_id, tenant_id, conversation_id, CAST(:letter AS text), from_state, :reason, epoch,
-           kafka_topic, kafka_partition, kafka_offset
-    FROM done WHERE CAST(:letter AS text) IS NOT NULL
+    WHERE replay_mode IS NULL OR replay_mode = 'deliver'
+), {letter_ctes("done", reason="CAST(:letter AS text)", error="CAST(:letter_error AS text)")}, record_let_go AS (
+    DELETE FROM turn_records r USING done d
+    WHERE r.turn_id = d.turn_id AND CAST(:letter AS text) IS NULL
+      AND NOT EXISTS (SELECT 1 FROM dead_letters l WHERE l.turn_id = d.turn_id)
 ), answered_letter AS (
     UPDATE dead_letters l SET state = 'answered_by_fallback', updated_at = clock_timestamp() FROM done d
     WHERE l.turn_id = d.turn_id AND l.state = 'unanswered' AND d.state IN ('answered', 'truncated')
@@ -60,7 +60,7 @@ SELECT d.seq, d.took::float AS took,
        (SELECT n.turn_id::text FROM turns n WHERE n.tenant_id = d.tenant_id AND n.conversation_id = d.conversation_id
           AND n.seq > d.seq AND n.state = 'received' ORDER BY n.seq LIMIT 1) AS next
 FROM done d
-""")
+""")  # noqa: S608  (the interpolations are constants of the product)
 
 ANY_UNSEEN: Final = (
     TurnState.RECEIVED,
@@ -157,6 +157,7 @@ async def settle(engine: AsyncEngine, s: Settlement, *, actor: str) -> Settled |
             "turns_cut": s.turns_cut,
             "force_frontier": s.force_frontier,
             "letter": s.letter,
+            "letter_error": s.error,
             "topic": TOPIC_RESULTS,
             "key": key.encode(),
             "headers": json.dumps([(name, header.decode()) for name, header in envelope.headers()]),

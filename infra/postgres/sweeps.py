@@ -1,13 +1,16 @@
 """Upkeep's side of the ledger: what nobody is working on any more. Every sweep may run in several processes at once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from infra.postgres.letters import LETTER_COLUMNS, letter_ctes
 from infra.postgres.statements import row, rows
 from schemas.agents import Agent, Lane, lane_of
+from schemas.dead_letters import DeadLetterReason
 from schemas.ids import TurnId
 from schemas.policy import Deadlines
 from schemas.turns import TurnState
@@ -36,38 +39,41 @@ WHERE t.done_at IS NULL
 ORDER BY t.created_at LIMIT :batch
 """)
 
-_TO_RESCUE: Final = """
+
+def _to_rescue(*, due: str, reason: str) -> TextClause:
+    """Return the statement that opens turns to the dead-letter route: fence, evidence, and the record's copy for Kafka.
+
+    Both name the turn `t`; `reason` is read as it was before the step.
+    """
+    return text(f"""
 WITH due AS (
-    SELECT turn_id, state FROM turns WHERE done_at IS NULL AND {due}
-    ORDER BY turn_id LIMIT :batch FOR UPDATE SKIP LOCKED
+    SELECT t.turn_id, t.state, {reason} AS why FROM turns t WHERE t.done_at IS NULL AND {due}
+    ORDER BY t.turn_id LIMIT :batch FOR UPDATE OF t SKIP LOCKED
 ), moved AS (
     UPDATE turns t SET state = 'rescue', epoch = t.epoch + 1, owner = NULL, lease_until = NULL,
-                       hinted_at = clock_timestamp(), hints = 1, reason = '{reason}'
+                       hinted_at = clock_timestamp(), hints = 1, reason = d.why
     FROM due d WHERE t.turn_id = d.turn_id
-    RETURNING t.*, d.state AS from_state
+    RETURNING {LETTER_COLUMNS}, d.state AS from_state, d.why
 ), left_alone AS (
-    UPDATE attempts a SET state = 'abandoned', error = '{reason}', ended_at = clock_timestamp()
+    UPDATE attempts a SET state = 'abandoned', error = m.why, ended_at = clock_timestamp()
     FROM moved m WHERE a.turn_id = m.turn_id AND a.ended_at IS NULL
-), letter AS (
-    INSERT INTO dead_letters (turn_id, tenant_id, conversation_id, reason, stage, epoch,
-                              kafka_topic, kafka_partition, kafka_offset)
-    SELECT turn_id, tenant_id, conversation_id, '{reason}', from_state, epoch,
-           kafka_topic, kafka_partition, kafka_offset
-    FROM moved
-), event AS (
+), {letter_ctes("moved", reason="s.why")}, event AS (
     INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor, note)
-    SELECT turn_id, from_state, 'rescue', epoch, :actor, '{reason}' FROM moved
+    SELECT turn_id, from_state, 'rescue', epoch, :actor, why FROM moved
 )
-SELECT turn_id::text FROM moved
-"""
+SELECT turn_id::text, why FROM moved
+""")  # noqa: S608  (the interpolations are constants of the product)
 
-_QUEUE_DEADLINE = text(
-    _TO_RESCUE.format(
-        due="state = 'queued' AND head_at < clock_timestamp() - make_interval(secs => :queue)", reason="queue_deadline"
-    )
+
+_QUEUE_DEADLINE = _to_rescue(
+    due="t.state = 'queued' AND t.head_at < clock_timestamp() - make_interval(secs => :queue)",
+    reason="'queue_deadline'",
 )
-_WORKER_LOST = text(
-    _TO_RESCUE.format(due="state IN ('running', 'fallback') AND lease_until < clock_timestamp()", reason="worker_lost")
+# A turn that loses a second worker may be what kills them.
+_WORKER_LOST = _to_rescue(
+    due="t.state IN ('running', 'fallback') AND t.lease_until < clock_timestamp()",
+    reason="""CASE WHEN EXISTS (SELECT 1 FROM dead_letters l WHERE l.turn_id = t.turn_id AND l.reason = 'worker_lost')
+              THEN 'poison' ELSE 'worker_lost' END""",
 )
 
 _COLUMNS: Final = """t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.channel, t.agent, t.epoch, t.state,
@@ -75,19 +81,36 @@ _COLUMNS: Final = """t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.c
        extract(epoch FROM t.created_at)::bigint AS created,
        (SELECT max(a.ordinal) FROM attempts a WHERE a.turn_id = t.turn_id) AS ordinal"""
 
-# No rescue is left: the deadline has passed, or the one fallback is used.
-_HOPELESS = text(f"""
+# No rescue is left where the one fallback is used, or the policy pays for none.
+_UNROUTABLE: Final = """t.state = 'rescue'
+      AND (t.reason = 'budget' OR EXISTS (SELECT 1 FROM attempts a WHERE a.turn_id = t.turn_id AND a.ordinal = 2))"""
+
+
+def _fenced(due: str) -> TextClause:
+    return text(f"""
 WITH due AS (
-    SELECT turn_id FROM turns t
-    WHERE done_at IS NULL AND state IN ('received', 'preparing', 'queued', 'running', 'fallback', 'rescue')
-      AND (deadline_at < clock_timestamp()
-           OR (state = 'rescue' AND EXISTS (SELECT 1 FROM attempts a WHERE a.turn_id = t.turn_id AND a.ordinal = 2)))
-    ORDER BY turn_id LIMIT :batch FOR UPDATE SKIP LOCKED
+    SELECT t.turn_id FROM turns t WHERE t.done_at IS NULL AND {due}
+    ORDER BY t.turn_id LIMIT :batch FOR UPDATE OF t SKIP LOCKED
 ), fenced AS (
     UPDATE turns t SET epoch = t.epoch + 1, owner = NULL, lease_until = NULL FROM due d WHERE t.turn_id = d.turn_id
     RETURNING t.*
 )
 SELECT {_COLUMNS} FROM fenced t
+""")  # noqa: S608
+
+
+_PAST_DEADLINE = _fenced(
+    """t.state IN ('received', 'preparing', 'queued', 'running', 'fallback', 'rescue')
+      AND t.deadline_at < clock_timestamp()"""
+)
+_FORGOTTEN = _fenced(
+    f"""{_UNROUTABLE} AND EXISTS (SELECT 1 FROM dead_letters l WHERE l.turn_id = t.turn_id
+      AND l.updated_at < clock_timestamp() - make_interval(secs => :patience))"""  # noqa: S608
+)
+_THESE = _fenced(f"t.turn_id = ANY(CAST(:turn_ids AS uuid[])) AND {_UNROUTABLE}")
+_ROUTABLE = text(f"""
+SELECT t.turn_id::text FROM turns t
+WHERE t.turn_id = ANY(CAST(:turn_ids AS uuid[])) AND t.state = 'rescue' AND NOT ({_UNROUTABLE})
 """)  # noqa: S608
 
 # Epoch first, Redis seal after: the other order lets a thawed worker arm again (reference model, mutant "seal first").
@@ -111,28 +134,30 @@ SELECT {_COLUMNS} FROM moved t
 """)  # noqa: S608
 
 # The checkpoint may hold what waited for the log and was never shown: the next attempt must not inherit it.
-_SEALED_UNSEEN = text("""
+_SEALED_UNSEEN = text(f"""
 WITH moved AS (
-    UPDATE turns SET state = 'rescue', epoch = epoch + 1, owner = NULL, lease_until = NULL,
-                     hinted_at = clock_timestamp(), hints = 1, visible_at = NULL, content = '', cuts = '{}',
-                     reason = 'worker_lost'
+    UPDATE turns t SET state = 'rescue', epoch = epoch + 1, owner = NULL, lease_until = NULL,
+                       hinted_at = clock_timestamp(), hints = 1, visible_at = NULL, content = '', cuts = '{{}}',
+                       reason = 'worker_lost'
     WHERE turn_id = CAST(:turn_id AS uuid) AND epoch = :epoch AND state = 'sealing'
-    RETURNING *
+    RETURNING {LETTER_COLUMNS}, 'sealing' AS from_state
 ), left_alone AS (
     UPDATE attempts a SET state = 'abandoned', error = 'worker_lost', ended_at = clock_timestamp()
     FROM moved m WHERE a.turn_id = m.turn_id AND a.ended_at IS NULL
-), letter AS (
-    INSERT INTO dead_letters (turn_id, tenant_id, conversation_id, reason, stage, epoch,
-                              kafka_topic, kafka_partition, kafka_offset)
-    SELECT turn_id, tenant_id, conversation_id, 'worker_lost', 'sealing', epoch,
-           kafka_topic, kafka_partition, kafka_offset
-    FROM moved
-), event AS (
+), {letter_ctes("moved", reason="'worker_lost'")}, event AS (
     INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor)
     SELECT turn_id, 'sealing', 'rescue', epoch, :actor FROM moved
 )
 SELECT turn_id FROM moved
-""")
+""")  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True)
+class Rescued:
+    """A turn that was taken from its owner or its lane, and why."""
+
+    turn_id: TurnId
+    reason: DeadLetterReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,21 +204,36 @@ class Sweeps:
         """Return heads of conversations that no orchestrator is preparing."""
         return [TurnId(r["turn_id"]) for r in await rows(self._engine, _WAKEABLE, {"batch": BATCH})]
 
-    async def pass_queue_deadline(self) -> list[TurnId]:
-        """Move turns that waited too long in their lane to rescue (T12)."""
+    async def pass_queue_deadline(self) -> list[Rescued]:
+        """Open turns that waited too long in their lane to the dead-letter route (T12)."""
         return await self._rescued(_QUEUE_DEADLINE, {"queue": self._deadlines.queue})
 
-    async def expire_unseen(self) -> list[TurnId]:
-        """Move turns whose worker is gone before anything was visible to rescue (T13)."""
+    async def expire_unseen(self) -> list[Rescued]:
+        """Open turns whose worker is gone before anything was visible to the dead-letter route (T13)."""
         return await self._rescued(_WORKER_LOST, {})
 
-    async def _rescued(self, statement: TextClause, more: dict[str, object]) -> list[TurnId]:
+    async def _rescued(self, statement: TextClause, more: dict[str, object]) -> list[Rescued]:
         found = await rows(self._engine, statement, {"batch": BATCH, "actor": self._actor, **more})
-        return [TurnId(r["turn_id"]) for r in found]
+        return [Rescued(TurnId(r["turn_id"]), DeadLetterReason(r["why"])) for r in found]
 
-    async def fence_hopeless(self) -> list[Abandoned]:
-        """Fence turns that no model will answer any more; the caller settles them with the bounded reply."""
-        return [_abandoned(r) for r in await rows(self._engine, _HOPELESS, {"batch": BATCH})]
+    async def routable(self, turn_ids: Sequence[TurnId]) -> list[TurnId]:
+        """Return those of the turns that wait for a rescue and may have one: their fallback is unused."""
+        return [TurnId(r["turn_id"]) for r in await rows(self._engine, _ROUTABLE, {"turn_ids": list(turn_ids)})]
+
+    async def fence_unroutable(self, turn_ids: Sequence[TurnId]) -> list[Abandoned]:
+        """Fence those of the turns that no rescue is left for; the caller parks them."""
+        return await self._fence(_THESE, {"turn_ids": list(turn_ids)})
+
+    async def fence_forgotten(self, *, patience: float) -> list[Abandoned]:
+        """Fence turns that no rescue is left for and that nobody has parked for `patience` seconds."""
+        return await self._fence(_FORGOTTEN, {"patience": patience})
+
+    async def fence_late(self) -> list[Abandoned]:
+        """Fence turns whose deadline has passed unseen; the caller settles them without an answer."""
+        return await self._fence(_PAST_DEADLINE, {})
+
+    async def _fence(self, statement: TextClause, more: dict[str, object]) -> list[Abandoned]:
+        return [_abandoned(r) for r in await rows(self._engine, statement, {"batch": BATCH, **more})]
 
     async def start_sealing(self) -> list[Abandoned]:
         """Fence streams whose worker is gone (T14); the caller seals the log and settles."""

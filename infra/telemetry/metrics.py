@@ -96,6 +96,9 @@ OUTBOX_OLDEST = Gauge("fairlead_outbox_oldest_seconds", "Age of the oldest unpub
 # Turns that left their lane, by closed reason.
 DEAD_LETTERS = Counter("fairlead_dead_letters_total", "Dead letters written", ["reason"])
 
+# Where the dead-letter worker sent them: to the frontier, or `parked` for an operator.
+DEAD_LETTERS_ROUTED = Counter("fairlead_dead_letters_routed_total", "Dead letters routed", ["to"])
+
 # Dead letters in an operator's hands, and how long the oldest has been waiting for one.
 DEAD_LETTERS_UNANSWERED = Gauge("fairlead_dead_letters_unanswered", "Dead letters nobody has answered")
 DEAD_LETTERS_OLDEST = Gauge("fairlead_dead_letters_oldest_seconds", "Age of the oldest unanswered dead letter")

@@ -21,11 +21,16 @@ CREATE INDEX turns_coalesced ON turns (coalesced_into) WHERE coalesced_into IS N
 
 -- The record as it came from Kafka. Kept until the turn has ended well; with a dead letter as long as that.
 CREATE TABLE turn_records (
-    turn_id  uuid PRIMARY KEY REFERENCES turns ON DELETE CASCADE,
-    value    bytea NOT NULL,
-    headers  bytea[] NOT NULL DEFAULT '{}'
+    turn_id      uuid PRIMARY KEY REFERENCES turns ON DELETE CASCADE,
+    value        bytea NOT NULL,
+    headers      bytea[] NOT NULL DEFAULT '{}',
+    produced_ms  bigint NOT NULL
 );
 COMMENT ON COLUMN turn_records.headers IS 'Name, value, name, value, …; a NULL is a header without a value.';
+
+ALTER TABLE attempts ADD COLUMN policy int;
+ALTER TABLE attempts ADD COLUMN prompt text;
+COMMENT ON COLUMN attempts.prompt IS 'Version of the agent''s instructions the call was made with.';
 
 ALTER TABLE outbox ADD COLUMN original_headers bytea[] NOT NULL DEFAULT '{}';
 COMMENT ON COLUMN outbox.original_headers IS 'Headers of another record that go along unchanged, before ours: name, value, ….';
@@ -148,6 +153,7 @@ CREATE INDEX dead_letters_turn ON dead_letters (turn_id);
 ALTER TABLE dead_letters DROP COLUMN agent, DROP COLUMN versions, DROP COLUMN times, DROP COLUMN replays,
     DROP COLUMN replay_turn, DROP COLUMN copy_partition, DROP COLUMN copy_offset;
 ALTER TABLE outbox DROP COLUMN original_headers;
+ALTER TABLE attempts DROP COLUMN policy, DROP COLUMN prompt;
 DROP INDEX turns_coalesced;
 ALTER TABLE turns DROP COLUMN replay_of, DROP COLUMN replay_mode, DROP COLUMN coalesced_into;
 UPDATE api_keys SET scopes = array_remove(scopes, 'installation') WHERE scopes <> ARRAY['installation'];

@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from cli.contracts import documents, drift, json_schemas, write
 from schemas.agents import Agent
-from schemas.dead_letters import H_ERROR_TYPE, H_ORIGINAL_OFFSET, H_ORIGINAL_PARTITION, H_ORIGINAL_TOPIC, H_STAGE
+from schemas.dead_letters import H_ERROR_TYPE, H_ID, H_ORIGINAL_OFFSET, H_ORIGINAL_PARTITION, H_ORIGINAL_TOPIC, H_STAGE
 from schemas.envelope import Envelope, now_rfc3339, text_headers
 from schemas.events import TYPE_TURN_SETTLED, TYPE_TURN_SUBMITTED, TurnSettled, TurnSubmitted
 from schemas.frames import Phase, TurnStreamInfo, frames_of
@@ -215,6 +215,7 @@ def test_dead_letter_headers_are_closed_where_counted() -> None:
     validator = _validator(_at(_asyncapi(), "#/components/schemas/DeadLetterHeaders"))
     letter = {
         "x-anybody": "kept",
+        H_ID: "6f1c0d3e-6f0a-5a3c-9b8e-0d6a4f4b2c11",
         H_ORIGINAL_TOPIC: "fairlead.turns",
         H_ORIGINAL_PARTITION: "3",
         H_ORIGINAL_OFFSET: "41",

@@ -25,9 +25,11 @@ from schemas.agents import Agent, Lane, lane_of
 from schemas.events import TurnSubmitted
 from schemas.frames import WireFrame
 from schemas.ids import TurnId, turn_id_for
-from schemas.names import CELERY_PREFIX, TOPIC_TURNS
+from schemas.names import CELERY_PREFIX, TOPIC_DEAD_LETTERS, TOPIC_TURNS
 from schemas.policy import Policy
 from simulators.testing import SimulatorHandle, running
+from workers.answers.abandoned import AbandonedSettler
+from workers.dead_letters.route import Routing
 from workers.lanes.process import AgentRuntime, agent_runtime
 from workers.orchestrator.preparation import Preparation
 from workers.orchestrator.router import RuleRouter
@@ -47,6 +49,7 @@ class Pipeline:
     preparation: Preparation
     runtime: AgentRuntime
     sweeper: Sweeper
+    routing: Routing
     frames: FrameLog
     tgi: SimulatorHandle
     openai: SimulatorHandle
@@ -62,7 +65,7 @@ class Pipeline:
             text=message,
             body_sha256=hashlib.sha256(message.encode()).hexdigest(),
         )
-        return Inbound(event, 0, offset, None)
+        return Inbound(event, 0, offset, None, value=event.model_dump_json().encode())
 
     async def record(self, conversation: str, message: str, *, key: str | None = None) -> TurnId:
         """Write a message down as the orchestrator would on reading its event."""
@@ -86,6 +89,11 @@ class Pipeline:
     async def answer(self, turn_id: TurnId, lane: Lane | None = None) -> None:
         """Do what a worker does with a hint."""
         await self.runtime.executor.run(turn_id, lane or lane_of(Agent.DISCOVERY))
+
+    async def route_dead_letters(self) -> None:
+        """Do what the dead-letter worker does once the copies of all dead letters are on their topic."""
+        found = await self.query("SELECT turn_id::text AS t FROM outbox WHERE topic = :topic", topic=TOPIC_DEAD_LETTERS)
+        await self.routing.route([TurnId(str(row["t"])) for row in found])
 
     async def row(self, turn_id: TurnId) -> dict[str, object]:
         """Return the turn's row."""
@@ -158,14 +166,15 @@ async def pipeline(
         frames = FrameLog(redis)
         dispatcher = Dispatcher(redis)
         inbox = Inbox(engine, deadlines=policy.deadlines, actor="orchestrator@test", history=10)
+        sweeps = Sweeps(engine, deadlines=policy.deadlines, actor="upkeep@test")
+        settler = AbandonedSettler(engine=engine, frames=frames, redis=redis, actor="upkeep@test", policy=policy)
         sweeper = Sweeper(
-            engine=engine,
-            sweeps=Sweeps(engine, deadlines=policy.deadlines, actor="upkeep@test"),
+            sweeps=sweeps,
             frames=frames,
             redis=redis,
             dispatcher=dispatcher,
-            actor="upkeep@test",
-            bounded_reply=policy.bounded_reply,
+            settler=settler,
+            lease=policy.deadlines.lease,
         )
         try:
             async with agent_runtime(settings, policy) as runtime:
@@ -183,6 +192,7 @@ async def pipeline(
                     ),
                     runtime=runtime,
                     sweeper=sweeper,
+                    routing=Routing(sweeps=sweeps, dispatcher=dispatcher, settler=settler),
                     frames=frames,
                     tgi=tgi,
                     openai=openai,

@@ -1,11 +1,12 @@
 """Instructions, past turns and the new message, within the agent's budget."""
 
+import hashlib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from infra.postgres.claims import Claim
-from schemas.agents import Agent
+from schemas.agents import ANSWERING, Agent
 from schemas.completions import Message
 from workers.answers.sanitise import to_text
 
@@ -25,6 +26,11 @@ class Prompt:
 def instructions(agent: Agent) -> str:
     """Return what the agent is told. Visitors' words never become part of it."""
     return (_INSTRUCTIONS / f"{agent}.md").read_text(encoding="utf-8").strip()
+
+
+def prompt_versions() -> dict[Agent, str]:
+    """Return a version of each answering agent's instructions: it changes whenever a word of them does."""
+    return {agent: hashlib.sha256(instructions(agent).encode()).hexdigest()[:12] for agent in ANSWERING}
 
 
 def estimated_tokens(text: str) -> int:

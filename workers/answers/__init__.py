@@ -6,4 +6,5 @@
 - `writer`: one turn's visible content, numbered
 - `publisher`: what all turns of a process show, in one script per flush
 - `settle`: the ledger first, then the terminal frame, then the next turn
+- `abandoned`: the same for turns whose owner is gone
 """

@@ -15,9 +15,9 @@ from infra.redis.frame_log import FrameLog, FramesUnavailable, Verdict
 from infra.redis.wake import announce
 from infra.telemetry import metrics
 from infra.telemetry.tracing import current_traceparent
-from schemas.dead_letters import DeadLetterReason
 from schemas.frames import PHASE_OF_STATE, frames_of
 from schemas.outcomes import Answer, Answered, Bounded, Truncated
+from schemas.policy import Policy
 from schemas.turns import TurnState
 from workers.answers.sanitise import to_text
 from workers.answers.writer import FrameWriter
@@ -34,12 +34,12 @@ _SHOWING: Final = (TurnState.STREAMING, TurnState.RUNNING, TurnState.FALLBACK)
 class Settler:
     """Writes endings down."""
 
-    def __init__(self, *, engine: AsyncEngine, frames: FrameLog, redis: Redis, actor: str, bounded_reply: str) -> None:
+    def __init__(self, *, engine: AsyncEngine, frames: FrameLog, redis: Redis, actor: str, policy: Policy) -> None:
         self._engine = engine
         self._frames = frames
         self._redis = redis
         self._actor = actor
-        self._bounded_reply = bounded_reply
+        self._policy = policy
 
     async def settle(
         self, claim: Claim, turns_cut: int, writer: FrameWriter, ending: Answered | Truncated | Bounded
@@ -77,16 +77,18 @@ class Settler:
                     turns_cut=turns_cut,
                 )
             case Bounded(reason=reason, ordinal=ordinal, error=error):
+                state, reply = self._policy.unanswered()
                 return replace(
                     _ended(claim),
                     from_states=(TurnState.RUNNING, TurnState.FALLBACK),
-                    closing=self._bounded_reply,
-                    text=to_text(self._bounded_reply),
+                    state=state,
+                    closing=reply,
+                    text=to_text(reply),
                     reason=reason,
                     ordinal=ordinal,
                     attempt_state="failed",
                     error=error.code if error else None,
-                    letter=DeadLetterReason.BACKEND_FAILED_TWICE,
+                    letter=reason,
                     turns_cut=turns_cut,
                 )
             case _:

@@ -27,6 +27,7 @@ from infra.telemetry.tracing import configure_tracing, current_traceparent
 from schemas.agents import Lane
 from schemas.ids import TurnId
 from schemas.policy import Policy
+from workers.agents.prompt import prompt_versions
 from workers.answers.publisher import Publisher
 from workers.answers.settle import Settler
 from workers.answers.writer import FrameWriter
@@ -77,7 +78,14 @@ async def agent_runtime(settings: Settings, policy: Policy) -> AsyncGenerator[Ag
     redis = create_redis(settings.redis, connections=16)
     frames = FrameLog(redis)
     history = max(agent.history_turns for agent in policy.agents.values())
-    claims = Claims(engine, deadlines=policy.deadlines, owner=owner, history=history)
+    claims = Claims(
+        engine,
+        deadlines=policy.deadlines,
+        owner=owner,
+        history=history,
+        policy_version=policy.version,
+        prompts=prompt_versions(),
+    )
     live = LiveTurns(claims, lease=policy.deadlines.lease)
 
     async def still_owner(writer: FrameWriter) -> bool:
@@ -90,7 +98,7 @@ async def agent_runtime(settings: Settings, policy: Policy) -> AsyncGenerator[Ag
         claims=claims,
         frames=frames,
         publisher=publisher,
-        settler=Settler(engine=engine, frames=frames, redis=redis, actor=owner, bounded_reply=policy.bounded_reply),
+        settler=Settler(engine=engine, frames=frames, redis=redis, actor=owner, policy=policy),
         backends=backends,
         live=live,
     )

@@ -14,20 +14,25 @@ from infra.postgres.inbox import Inbound, Inbox, Recorded
 from infra.postgres.statements import LedgerRefuses, LedgerUnavailable
 from infra.telemetry import metrics
 from schemas.dead_letters import (
+    H_ATTEMPTS,
     H_CONSUMER_GROUP,
     H_ERROR_MESSAGE,
     H_ERROR_TYPE,
     H_FAILED_AT,
+    H_FIRST_FAILED_AT,
+    H_ID,
     H_ORIGINAL_OFFSET,
     H_ORIGINAL_PARTITION,
     H_ORIGINAL_TIMESTAMP,
     H_ORIGINAL_TOPIC,
+    H_REPLAY_COUNT,
     H_SERVICE,
     H_STAGE,
     DeadLetterReason,
 )
 from schemas.envelope import Headers, now_rfc3339
-from schemas.ids import TurnId
+from schemas.events import TurnSubmitted
+from schemas.ids import TurnId, dead_letter_id
 from schemas.names import GROUP_ORCHESTRATOR, TOPIC_DEAD_LETTERS, TOPIC_TURNS
 from workers.orchestrator.decode import Undecodable, decode
 
@@ -101,7 +106,7 @@ class Intake:
                 refused.append(_Refused(record, decoded))
             else:
                 event, trace = decoded
-                events.append(Inbound(event, record.partition, record.offset, trace))
+                events.append(_inbound(record, event, trace))
         return events, refused
 
     async def record(self, events: Sequence[Inbound]) -> tuple[list[Recorded], list[Inbound]]:
@@ -160,15 +165,25 @@ class Intake:
         record = item.record
         try:
             why = await self._copied(item)
-            await self._dead_letters.bury(
-                Grave(why.reason, "decode", why.error, record.topic, record.partition, record.offset)
-            )
+            await self._dead_letters.bury(_grave(record, why))
         except (NotAccepted, LedgerUnavailable) as error:
             log.warning("dead_letter_waits", error=str(error))
             return False
         metrics.DEAD_LETTERS.labels(why.reason.value).inc()
         log.warning("dead_letter", reason=why.reason.value, error=why.error, offset=record.offset)
         return True
+
+
+def _inbound(record: Record, event: TurnSubmitted, trace: str | None) -> Inbound:
+    return Inbound(
+        event,
+        record.partition,
+        record.offset,
+        trace,
+        value=record.value or b"",
+        headers=tuple(record.headers),
+        timestamp=record.timestamp,
+    )
 
 
 def _refused_by_ledger(batch: Batch, recorded: Sequence[Recorded], unfit: Sequence[Inbound]) -> list[_Refused]:
@@ -187,6 +202,20 @@ def _refused_by_ledger(batch: Batch, recorded: Sequence[Recorded], unfit: Sequen
     return found
 
 
+def _grave(record: Record, why: Undecodable) -> Grave:
+    return Grave(
+        reason=why.reason,
+        stage="decode",
+        error=why.error,
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        key=record.key,
+        value=record.value,
+        headers=tuple(record.headers),
+    )
+
+
 def _is_refused(item: Recorded) -> bool:
     return item.unknown_tenant or item.conflict
 
@@ -199,7 +228,9 @@ def _why(item: Recorded) -> Undecodable:
 
 def _dead_letter_headers(item: _Refused) -> Headers:
     record = item.record
+    now = now_rfc3339()
     ours = {
+        H_ID: dead_letter_id(record.topic, record.partition, record.offset),
         H_ORIGINAL_TOPIC: record.topic,
         H_ORIGINAL_PARTITION: str(record.partition),
         H_ORIGINAL_OFFSET: str(record.offset),
@@ -209,6 +240,9 @@ def _dead_letter_headers(item: _Refused) -> Headers:
         H_STAGE: "decode",
         H_ERROR_TYPE: item.why.reason.value,
         H_ERROR_MESSAGE: item.why.error,
-        H_FAILED_AT: now_rfc3339(),
+        H_ATTEMPTS: "0",
+        H_FIRST_FAILED_AT: now,
+        H_FAILED_AT: now,
+        H_REPLAY_COUNT: "0",
     }
     return [*record.headers, *((name, value.encode()) for name, value in ours.items())]

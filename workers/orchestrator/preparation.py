@@ -54,7 +54,14 @@ class Preparation:
         # Without a fine-tuned model the frontier answers at once; the offline responder is the last resort only.
         unserved = self._policy.models[models.primary].backend not in self._served
         direct = unserved and self._policy.models[models.fallback].backend in self._served
-        return Plan(agent=route.agent, primary=models.primary, fallback=models.fallback, direct=direct, why=route.why)
+        return Plan(
+            agent=route.agent,
+            primary=models.primary,
+            fallback=models.fallback,
+            direct=direct,
+            why=route.why,
+            policy=self._policy.version,
+        )
 
     async def hint(self, turn: Prepared, plan: Plan) -> None:
         """Tell the lane. The turn is open to it already, so losing this costs seconds."""

@@ -26,6 +26,7 @@ from infra.settings import Settings
 from infra.telemetry import metrics
 from infra.telemetry.loop_lag import watch_loop_lag
 from infra.telemetry.metrics import serve_metrics
+from workers.answers.abandoned import AbandonedSettler
 from workers.upkeep.relay import Relay
 from workers.upkeep.sweep import Sweeper
 
@@ -77,6 +78,7 @@ class Upkeep:
                 metrics.UPKEEP_SWEEPS.labels(name, "ok").inc()
                 metrics.UPKEEP_LAST_SUCCESS.labels(name).set_to_current_time()
             except LedgerUnavailable as error:
+                self.sweeper.ledger_was_away()
                 metrics.UPKEEP_SWEEPS.labels(name, "failed").inc()
                 log.warning("upkeep_waits", loop=name, error=str(error))
             except Exception:
@@ -103,14 +105,14 @@ async def upkeep(settings: Settings) -> AsyncGenerator[Upkeep]:
     producer = EventProducer(bootstrap=settings.kafka, client_id=f"fairlead-upkeep-{os.getpid()}")
     await producer.start()
     outbox = Outbox(engine)
+    frames = FrameLog(redis)
     sweeper = Sweeper(
-        engine=engine,
         sweeps=Sweeps(engine, deadlines=policy.deadlines, actor=actor),
-        frames=FrameLog(redis),
+        frames=frames,
         redis=redis,
         dispatcher=Dispatcher(redis),
-        actor=actor,
-        bounded_reply=policy.bounded_reply,
+        settler=AbandonedSettler(engine=engine, frames=frames, redis=redis, actor=actor, policy=policy),
+        lease=policy.deadlines.lease,
     )
     try:
         yield Upkeep(

@@ -15,6 +15,7 @@ _FINISHED = (
     " kafka_partition, kafka_offset, state, agent, plan, deadline_at, done_at)"
     " SELECT gen_random_uuid(), 'acme', 'c' || g % 1000, g / 1000 + 1, 'test', 'asked', '', 't', 0, g, 'answered',"
     " 'discovery', '{}', now(), now() FROM generate_series(0, 19999) g",
+    "INSERT INTO turn_records (turn_id, value, produced_ms) SELECT turn_id, 'v', 0 FROM turns",
     "INSERT INTO attempts (turn_id, ordinal, epoch, model, ended_at) SELECT turn_id, 1, 2, 'm', now() FROM turns",
     "INSERT INTO turn_events (turn_id, to_state, epoch, actor) SELECT turn_id, 'answered', 2, 'a' FROM turns",
     "INSERT INTO outbox (topic, headers, value, turn_id, published_at)"
@@ -32,16 +33,27 @@ _STATEMENTS: dict[str, TextClause] = {
         (settlement, ("_SETTLE",)),
         (
             sweeps,
-            ("_REHINT", "_WAKEABLE", "_QUEUE_DEADLINE", "_WORKER_LOST", "_HOPELESS", "_TO_SEALING", "_SEALED_UNSEEN"),
+            (
+                "_REHINT",
+                "_WAKEABLE",
+                "_QUEUE_DEADLINE",
+                "_WORKER_LOST",
+                "_PAST_DEADLINE",
+                "_FORGOTTEN",
+                "_THESE",
+                "_ROUTABLE",
+                "_TO_SEALING",
+                "_SEALED_UNSEEN",
+            ),
         ),
         (outbox, ("_TAKE", "_WAITING", "_MARK")),
         (views, ("_TURN", "_TRANSCRIPT", "_RECENT", "_ATTEMPTS", "_EVENTS")),
-        (dead_letters, ("_UNANSWERED",)),
+        (dead_letters, ("_UNANSWERED", "_PLACED")),
     )
     for name in names
     for statement in [vars(module)[name]]
 }
-_GROWING = re.compile(r"Seq Scan on (?:turns|attempts|turn_events|outbox|dead_letters|conversations)\b")
+_GROWING = re.compile(r"Seq Scan on (?:turns|turn_records|attempts|turn_events|outbox|dead_letters|conversations)\b")
 
 
 @pytest.mark.parametrize("kind", ["force_generic_plan", "force_custom_plan"])
@@ -59,6 +71,8 @@ async def test_no_statement_reads_a_growing_table_whole(database_url: str, redis
 async def _plan(p: Pipeline, name: str, statement: TextClause, kind: str) -> str:
     explain = text(f"EXPLAIN {statement.text}")
     values = {**_VALUES, "cuts": [1] if name == "settlement._SETTLE" else [""]}
+    if name.startswith("dead_letters."):
+        values["ids"] = _VALUES["turn_ids"]
     wanted = explain.compile().params
     async with p.engine.connect() as connection:
         await connection.execute(text(f"SET plan_cache_mode = {kind}"))
@@ -73,6 +87,11 @@ _VALUES: dict[str, object] = {
     "epochs": [1],
     "contents": [""],
     "ids": [1],
+    "policy": 1,
+    "prompts": "{}",
+    "patience": 5.0,
+    "letter": "malformed",
+    "letter_error": "e",
     "tenant": "acme",
     "conversation": "c1",
     "from_states": ["running"],

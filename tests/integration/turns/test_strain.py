@@ -79,7 +79,7 @@ async def test_a_redis_that_does_not_answer_holds_up_no_deadline(
         for turn in turns:
             await _age(p, turn, "deadline_at")
         redis_server.pause()
-        sweeping = asyncio.create_task(p.sweeper.bound_hopeless())
+        sweeping = asyncio.create_task(p.sweeper.end_late())
         try:
             await until(lambda: _all_done(p), seconds=20)
         finally:

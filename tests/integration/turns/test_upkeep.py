@@ -6,10 +6,12 @@ from dataclasses import replace
 import pytest
 
 from infra.postgres.claims import Checkpoint
+from infra.postgres.sweeps import Sweeps
 from infra.redis.frame_log import Append, Stream, Verdict
 from schemas.agents import Lane
 from schemas.frames import Phase, TurnStreamInfo, render
 from schemas.ids import TurnId
+from schemas.names import TOPIC_DEAD_LETTERS, TOPIC_RESULTS
 from tests.support.pipeline import Pipeline, content_of, pipeline, until
 from workers.answers.writer import FrameWriter
 
@@ -81,6 +83,8 @@ async def test_a_lane_without_workers_costs_its_deadline_and_the_frontier_answer
 
         await p.sweeper.run_once()
         assert (await p.row(turn))["state"] == "rescue"
+        assert await p.hints(Lane.FRONTIER_FALLBACK) == 0
+        await p.route_dead_letters()
         assert await p.hints(Lane.FRONTIER_FALLBACK) == 1
         await p.answer(turn)
         assert p.calls(turn) == (0, 0)
@@ -119,7 +123,7 @@ async def test_a_worker_lost_before_visible_text_is_rescued(database_url: str, r
 
 
 async def test_a_worker_lost_in_its_fallback_leaves_no_second_one(database_url: str, redis_url: str) -> None:
-    """A turn whose one fallback is used up ends with the bounded reply instead of a third call."""
+    """A turn whose one fallback is used up is parked, and its visitor told, instead of a third call."""
     async with pipeline(database_url, redis_url) as p:
         turn = await p.queue("c1", "Hello there")
         dead = await p.runtime.executor.claims.claim(turn)
@@ -129,10 +133,10 @@ async def test_a_worker_lost_in_its_fallback_leaves_no_second_one(database_url: 
 
         await p.sweeper.run_once()
         await p.answer(turn, Lane.FRONTIER_FALLBACK)
-        await p.sweeper.run_once()
+        await p.route_dead_letters()
 
         row = await p.row(turn)
-        assert (row["state"], row["reason"]) == ("bounded", "worker_lost")
+        assert (row["state"], row["reason"]) == ("parked", "worker_lost")
         assert p.calls(turn) == (0, 0)
         frames = await p.log(turn)
         assert [frame.phase for frame in frames] == [Phase.ROUTED, Phase.FAILED]
@@ -251,14 +255,16 @@ async def test_two_upkeeps_at_once_end_every_turn_once(database_url: str, redis_
         turns = [await p.queue(f"c{n}", "Hello there") for n in range(20)]
         for turn in turns:
             await _age(p, turn, deadline_at=10_000)
-        other = replace(p.sweeper, actor="upkeep@other")
+        sweeps = Sweeps(p.engine, deadlines=p.policy.deadlines, actor="upkeep@other")
+        other = replace(p.sweeper, sweeps=sweeps, settler=replace(p.sweeper.settler, actor="upkeep@other"))
 
         await asyncio.gather(p.sweeper.run_once(), other.run_once(), p.sweeper.run_once(), other.run_once())
 
         assert {(await p.row(turn))["state"] for turn in turns} == {"bounded"}
         [letters] = await p.query("SELECT count(*) AS n FROM dead_letters")
-        [results] = await p.query("SELECT count(*) AS n FROM outbox")
-        assert (letters["n"], results["n"]) == (20, 20)
+        results = await p.query("SELECT topic, count(*) AS n FROM outbox GROUP BY topic ORDER BY topic")
+        assert letters["n"] == 20
+        assert results == [{"topic": TOPIC_RESULTS, "n": 20}, {"topic": TOPIC_DEAD_LETTERS, "n": 20}]
 
 
 async def test_an_older_epoch_cannot_arm_append_or_seal(database_url: str, redis_url: str) -> None:
