@@ -129,6 +129,13 @@ class Malformed(ProviderError):
     code = "malformed"
 
 
+class LoadFailed(ProviderError):
+    """The model inside this process could not be loaded, and will not be until the process starts anew."""
+
+    code = "load_failure"
+
+
 ERROR_CODES = tuple(
-    cls.code for cls in (Overloaded, InvalidRequest, BackendFailed, Incomplete, Unavailable, TimedOut, Malformed)
+    cls.code
+    for cls in (Overloaded, InvalidRequest, BackendFailed, Incomplete, Unavailable, TimedOut, Malformed, LoadFailed)
 )
