@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]  its hooks are untyped
 from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from infra.settings import Settings
@@ -161,27 +161,31 @@ class _Speaker:
 
     def _encoded(self, messages: Sequence[Message]) -> dict[str, Any]:
         """Return the prompt as tensors: by the tokenizer's own template where it has one, else as ChatML."""
+        said = [Message(m.role, self._harmless(m.content)) for m in messages]
         if self.tokenizer.chat_template:
-            said = [{"role": m.role, "content": self._harmless(m.content)} for m in messages]
-            text = self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+            turns = [{"role": m.role, "content": m.content} for m in said]
+            text = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
         else:
-            text = chatml(messages)
+            text = chatml(said)
         encoded = self.tokenizer(text, return_tensors="pt", add_special_tokens=False)
         return {name: encoded[name].to(self.model.device) for name in ("input_ids", "attention_mask")}
 
     def _harmless(self, text: str) -> str:
         """Return `text` without anything that this tokenizer would take for a control token."""
         text = neutralised(text)
-        for token in self.tokenizer.all_special_tokens:
+        added = {str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special}
+        for token in added.union(self.tokenizer.all_special_tokens):
             text = text.replace(token, f"{token[:1]} {token[1:]}")
         return text
 
     def _ends(self) -> list[int]:
         """Return the tokens that end an answer."""
-        known = self.model.generation_config.eos_token_id
+        known: int | list[int] | None = self.model.generation_config.eos_token_id
         if known is None:
             known = self.tokenizer.eos_token_id
-        return list(known) if isinstance(known, list | tuple) else [int(known)]
+        if known is None:
+            raise InvalidRequest("the local model has no token that ends an answer; look at its generation_config.json")
+        return [known] if isinstance(known, int) else known
 
 
 @dataclass(slots=True)

@@ -31,6 +31,26 @@ def write_model(folder: Path, *, template: str | None = TEMPLATE, window: int = 
     tokenizer.save_pretrained(folder)
 
 
+def teach(folder: Path, prompt: str, answer: str) -> None:
+    """Have the model in `folder` learn to answer one prompt, given as its own template writes it."""
+    transformers, torch = import_module("transformers"), import_module("torch")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    asked = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+    said = tokenizer(answer + "<|im_end|>", add_special_tokens=False)["input_ids"]
+    tokens = torch.tensor([asked + said])
+    labels = torch.tensor([[-100] * len(asked) + said])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(400):
+        loss = model(input_ids=tokens, labels=labels).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        if loss.item() < 1e-3:
+            break
+    model.save_pretrained(folder)
+
+
 def write_adapter(folder: Path, base: Path, *, strength: float = 3.0) -> None:
     """Write a LoRA adapter for the model in `base`; with a strength of 0 it changes nothing."""
     transformers, peft, torch = (import_module(name) for name in ("transformers", "peft", "torch"))
