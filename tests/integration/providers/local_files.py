@@ -15,6 +15,7 @@ def write_model(folder: Path, *, template: str | None = TEMPLATE, window: int = 
     """Write a Qwen2 of a few thousand random weights and a tokenizer whose every byte is a token."""
     transformers, torch = import_module("transformers"), import_module("torch")
     torch.manual_seed(7)
+    torch.set_num_threads(1)  # for a model this small more threads only wait for each other
     tokenizer = _tokenizer(transformers)
     tokenizer.chat_template = template
     config = transformers.Qwen2Config(

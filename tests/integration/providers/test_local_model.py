@@ -16,7 +16,7 @@ import pytest
 
 from infra.policy import load_policy
 from infra.settings import Settings
-from schemas.completions import Delta, Finish, InvalidRequest, LoadFailed
+from schemas.completions import Delta, Finish, InvalidRequest, LoadFailed, ModelClocks
 from schemas.policy import Policy
 from tests.integration.providers.local_files import TEMPLATE, teach, write_adapter, write_model
 from tests.integration.providers.support import asking, text_of
@@ -28,6 +28,7 @@ needs_the_extra = pytest.mark.skipif(
     any(find_spec(name) is None for name in PACKAGES), reason="the extra 'local' is not installed"
 )
 ANSWER = json.dumps({"dimension": "budget", "html_response": "<p>Grüße 👋 What is it worth?</p>"}, ensure_ascii=False)
+CLOCKS = ModelClocks(connect=60, first_token=60, between_tokens=60, total=120)
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
@@ -61,7 +62,7 @@ async def _ask(
     backends: Backends, said: str = "What does it cost?", *, tokens: int = 300
 ) -> tuple[list[Delta], Finish]:
     provider, model = backends.for_model("discovery-slm")
-    request = replace(asking(model.model, model.adapter, said=said), max_tokens=tokens)
+    request = replace(asking(model.model, model.adapter, said=said, clocks=CLOCKS), max_tokens=tokens)
     items = [item async for item in provider.stream(request)]
     finish = items.pop()
     assert isinstance(finish, Finish)
@@ -96,7 +97,7 @@ async def test_the_adapter_speaks_only_where_it_is_asked_for(base: Path, adapter
     for folder in (adapters, None, adapters, None):
         backends = _backends(base, folder)
         provider, model = backends.for_model("discovery-slm")
-        cold = replace(asking(model.model, model.adapter), temperature=1e-4, max_tokens=8)
+        cold = replace(asking(model.model, model.adapter, clocks=CLOCKS), temperature=1e-4, max_tokens=8)
         items = [item async for item in provider.stream(cold)]
         first.append(next(item.logprobs[0] for item in items if isinstance(item, Delta)))
         await backends.aclose()
@@ -112,7 +113,7 @@ async def test_one_model_speaks_with_and_without_its_adapter(base: Path, adapter
     provider, model = backends.for_model("discovery-slm")
     first: list[float] = []
     for adapter in ("discovery", None, "discovery", None):
-        cold = replace(asking(model.model, adapter), temperature=1e-4, max_tokens=8)
+        cold = replace(asking(model.model, adapter, clocks=CLOCKS), temperature=1e-4, max_tokens=8)
         items = [item async for item in provider.stream(cold)]
         first.append(next(item.logprobs[0] for item in items if isinstance(item, Delta)))
     assert first[:2] == pytest.approx(first[2:])
@@ -150,7 +151,7 @@ async def test_a_consumer_who_leaves_frees_the_model(base: Path) -> None:
     backends = _backends(base, None)
     provider, model = backends.for_model("discovery-slm")
     for _ in range(3):
-        async with aclosing(provider.stream(asking(model.model))) as items:
+        async with aclosing(provider.stream(asking(model.model, clocks=CLOCKS))) as items:
             await anext(items)
     _, finish = await _ask(backends, tokens=4)
     assert finish.output_tokens in range(1, 5)
