@@ -30,8 +30,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 setup: $(VENV)/.ready  ## Build the environment in .venv from the locked, hashed requirements
 
 .PHONY: lock
+# Without the extra `local`: torch alone is several GB, and which build fits is the machine's affair.
 lock:  ## Refresh requirements.lock (and the lock of uv itself)
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --all-extras pyproject.toml requirements-build.in -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra embedded pyproject.toml requirements-build.in -o requirements.lock
 	echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header - -o requirements-uv.lock
 
 .PHONY: check

@@ -30,6 +30,7 @@ from infra.settings import Settings
 from schemas.completions import ProviderError
 from schemas.names import TOPICS
 from schemas.policy import Policy
+from workers.providers.local_model import LocalFiles
 from workers.providers.tgi import TgiProvider
 from workers.providers.wire import Wire
 
@@ -148,11 +149,23 @@ async def models(settings: Settings) -> list[Finding]:
     except PolicyInvalid as error:
         return [fail("policy", str(error), mend="Correct the file, or take FAIRLEAD_POLICY away.")]
     found: list[Finding] = []
-    if settings.discovery_base_url:
+    if settings.discovery_dialect == "local":
+        found.append(local_model(settings, policy))
+    elif settings.discovery_base_url:
         found.append(await _discovery(settings, settings.discovery_base_url, policy))
     if settings.frontier_base_url or settings.frontier_api_key.get_secret_value():
         found.append(await _frontier(settings, policy))
     return found
+
+
+def local_model(settings: Settings, policy: Policy) -> Finding:
+    """Whether the model that agent processes load themselves is here, as far as a look tells: nothing is loaded."""
+    files = LocalFiles.of(settings, policy)
+    if lacking := files.lacking():
+        mend = "Until then the frontier answers its turns. Mend it, then restart the agents: none loads a second time."
+        return fail("fine-tuned model", f"it cannot be loaded: {lacking}", mend=mend)
+    adapters = ", ".join(files.adapters) or "none"
+    return ok("fine-tuned model", f"{files.model} is here to be loaded by each agent process, adapters {adapters}")
 
 
 def no_models() -> Finding:

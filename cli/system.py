@@ -31,6 +31,7 @@ READY_SECONDS = 90.0
 
 _BROKER_FETCH_MS = "5"
 _MODELS = ("FAIRLEAD_DISCOVERY_BASE_URL", "FAIRLEAD_FRONTIER_BASE_URL", "FAIRLEAD_FRONTIER_API_KEY", "OPENAI_API_KEY")
+_DIALECT = "FAIRLEAD_DISCOVERY_DIALECT"
 
 T = TypeVar("T")
 
@@ -60,7 +61,7 @@ class Given:
     redis: str | None
     database: str | None
     models: bool
-    """Whether any model server or key is given: then none is simulated."""
+    """Whether any model server, key or model of our own is given: then none is simulated."""
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> "Given":
@@ -69,7 +70,7 @@ class Given:
             kafka=environ.get("FAIRLEAD_KAFKA") or None,
             redis=environ.get("FAIRLEAD_REDIS") or None,
             database=environ.get("FAIRLEAD_DATABASE") or None,
-            models=any(environ.get(name) for name in _MODELS),
+            models=any(environ.get(name) for name in _MODELS) or environ.get(_DIALECT) == "local",
         )
 
 
@@ -234,7 +235,7 @@ def _processes(
         return product(shared, port=port), None
     simulating, simulated = simulators(shared)
     shared["FAIRLEAD_DISCOVERY_BASE_URL"] = simulated.tgi
-    shared["FAIRLEAD_DISCOVERY_DIALECT"] = "tgi"
+    shared[_DIALECT] = "tgi"
     shared["FAIRLEAD_FRONTIER_BASE_URL"] = simulated.openai
     return [*simulating, *product(shared, port=port)], simulated
 

@@ -40,8 +40,15 @@ class Settings(BaseSettings):
     """YAML policy; the one shipped with the package when absent."""
 
     discovery_base_url: str | None = None
-    discovery_dialect: Literal["tgi", "openai"] = "tgi"
+    discovery_dialect: Literal["tgi", "openai", "local"] = "tgi"
+    """`local` has no server: each agent process of the lane loads the model itself."""
     discovery_api_key: SecretStr = SecretStr("-")
+    local_model: str | None = None
+    """Directory of the base model, or its name in the machine's Hugging Face cache; the policy's name when absent."""
+    local_adapters: Path | None = None
+    """Folder that holds a folder for each adapter, by its name in the policy."""
+    local_load_seconds: float = Field(default=600.0, gt=0)
+    """How long loading the local model may take before it counts as failed."""
     frontier_base_url: str | None = None
     frontier_api_key: SecretStr = Field(
         default=SecretStr(""), validation_alias=AliasChoices("FAIRLEAD_FRONTIER_API_KEY", "OPENAI_API_KEY")
@@ -49,11 +56,10 @@ class Settings(BaseSettings):
 
     @property
     def served_backends(self) -> frozenset[str]:
-        """Return the backends that have a model server; the others are answered by the offline provider."""
+        """Return the backends that have a model; the others are answered by the offline provider."""
+        discovery = self.discovery_base_url or self.discovery_dialect == "local"
         frontier = self.frontier_base_url or self.frontier_api_key.get_secret_value()
-        return frozenset(
-            name for name, there in (("discovery", self.discovery_base_url), ("frontier", frontier)) if there
-        )
+        return frozenset(name for name, there in (("discovery", discovery), ("frontier", frontier)) if there)
 
     worker_capacity: int = Field(default=500, ge=1)
     """Turns one agent worker process carries at a time."""

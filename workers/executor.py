@@ -14,7 +14,7 @@ from infra.redis.frame_log import FrameLog, FramesUnavailable, Stream, Verdict
 from infra.telemetry import metrics
 from infra.telemetry.logs import turn_context
 from infra.telemetry.tracing import context_from, current_traceparent
-from schemas.agents import Lane
+from schemas.agents import ANSWERING, Lane, lane_of
 from schemas.completions import CompletionRequest, ProviderError
 from schemas.dead_letters import reason_of_failure, reason_of_fallback
 from schemas.frames import SEQ_ROUTED, Phase, TurnStreamInfo, render
@@ -66,13 +66,21 @@ class Executor:
         try:
             if lane is Lane.FRONTIER_FALLBACK:
                 return await self.claims.rescue(turn_id)
-            claim = await self.claims.claim(turn_id)
+            skip = self.skip(lane)
+            claim = await self.claims.claim(turn_id, skip=skip)
         except LedgerUnavailable as error:
             log.warning("claim_failed", turn_id=turn_id, error=str(error))
             return None
         if claim is not None:
             metrics.QUEUE_WAIT.labels(lane).observe(max(0.0, claim.waited))
+            if skip is not None:
+                metrics.FALLBACKS.labels(skip).inc()
         return claim
+
+    def skip(self, lane: Lane) -> str | None:
+        """Say why a turn of this lane must not ask its primary model here; None if it may."""
+        agent = next(agent for agent in ANSWERING if lane_of(agent) is lane)
+        return self.backends.skipped(self.policy.agents[agent].primary)
 
     async def arm(self, claim: Claim) -> FrameWriter:
         """Make this epoch the only one that may show frames, before any model is asked."""

@@ -68,6 +68,13 @@ TRUNCATIONS = Counter("fairlead_truncations_total", "Turns cut after visible tex
 # Turns taken over from a lost or late worker. A burst means workers die or a lane is empty.
 RESCUES = Counter("fairlead_rescues_total", "Turns taken over from their owner", ["reason"])
 
+# Where a process's own model is, 1 for its state: `unloaded`, `loading`, `ready` or `failed`, which lasts until the
+# process ends. Those that failed ask the frontier for every turn. Only where the dialect is `local`.
+LOCAL_MODEL_STATE = Gauge("fairlead_local_model_state", "State of this process's own model", ["state"])
+
+# Loads begun. Above 1 in one process cannot be; few processes and a growing sum: they are restarted again and again.
+LOCAL_MODEL_LOADS = Counter("fairlead_local_model_loads_total", "Loads of this process's own model that were begun")
+
 # Streaming ------------------------------------------------
 
 # Frames shown, and the Redis calls that carried them. Frames per flush falling to 1 under load is wasted CPU.
@@ -137,15 +144,18 @@ def render_metrics() -> tuple[bytes, str]:
 
 
 @asynccontextmanager
-async def serve_metrics(port: int, health: Health, *, host: str = "0.0.0.0") -> AsyncGenerator[int | None]:
+async def serve_metrics(
+    port: int, health: Health, *, degraded: Health = dict, host: str = "0.0.0.0"
+) -> AsyncGenerator[int | None]:
     """Serve `/metrics` and `/healthz` inside the context; yield the port, or None when `port` is -1.
 
-    `/healthz` is 200 while every part makes progress and 503, naming what is stuck, when one does not.
+    `/healthz` is 200 while every part makes progress and 503, naming what is stuck, when one does not. What
+    `degraded` names is told as well but stays 200: the process does its work in another way.
     """
     if port < 0:
         yield None
         return
-    runner = web.AppRunner(_app(health), access_log=None, handle_signals=False, shutdown_timeout=1)
+    runner = web.AppRunner(_app(health, degraded), access_log=None, handle_signals=False, shutdown_timeout=1)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
@@ -155,15 +165,16 @@ async def serve_metrics(port: int, health: Health, *, host: str = "0.0.0.0") -> 
         await runner.cleanup()
 
 
-def _app(health: Health) -> web.Application:
+def _app(health: Health, degraded: Health) -> web.Application:
     async def metrics(_: web.Request) -> web.Response:
         body, content_type = render_metrics()
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def healthz(_: web.Request) -> web.Response:
-        parts = dict(health())
-        stuck = {name: sentence for name, sentence in parts.items() if sentence is not None}
-        body = {"status": "stuck" if stuck else "ok", "parts": parts}
+        parts, lesser = dict(health()), dict(degraded())
+        stuck = any(sentence is not None for sentence in parts.values())
+        weak = any(sentence is not None for sentence in lesser.values())
+        body = {"status": "stuck" if stuck else "degraded" if weak else "ok", "parts": parts | lesser}
         return web.json_response(body, status=503 if stuck else 200)
 
     app = web.Application()

@@ -110,7 +110,7 @@ async def agent_runtime(settings: Settings, policy: Policy) -> AsyncGenerator[Ag
     ]
     metrics.TURN_CAPACITY.set(settings.worker_capacity)
     try:
-        async with serve_metrics(settings.metrics_port, runtime.health):
+        async with serve_metrics(settings.metrics_port, runtime.health, degraded=backends.degraded):
             yield runtime
             await runtime.drain()
     finally:

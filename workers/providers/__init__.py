@@ -3,6 +3,9 @@
 - `backends`: which client serves which model, from settings and policy
 - `openai`: OpenAI, vLLM and compatible servers, by `openai.AsyncOpenAI`
 - `tgi`: Text Generation Inference, by `huggingface_hub.AsyncInferenceClient`
+- `local`: the model inside this process, one generation at a time
+- `slot`: that model's one load, and what became of it
+- `local_model`: that model's files, loaded and run by transformers and peft
 - `offline`: rules instead of a model, labelled as such
 - `calling`: what is around every call: its clocks and its span
 - `clocks`: first token, next token, whole answer

@@ -6,8 +6,10 @@ from urllib.parse import urlsplit
 import httpx2
 
 from infra.settings import Settings
-from schemas.completions import Provider
+from schemas.completions import LoadFailed, Provider
 from schemas.policy import ModelPolicy, Policy
+from workers.providers.local import LocalProvider
+from workers.providers.local_model import LocalFiles
 from workers.providers.offline import OfflineProvider
 from workers.providers.openai import OpenAIProvider
 from workers.providers.tgi import TgiProvider
@@ -52,6 +54,23 @@ class Backends:
         model = self._models[name]
         return self._providers[model.backend], model
 
+    def skipped(self, name: str) -> str | None:
+        """Return why the policy's model `name` is not to be asked in this process at all; None if it is.
+
+        Raises:
+            KeyError: as `for_model`.
+        """
+        provider, _ = self.for_model(name)
+        return LoadFailed.code if isinstance(provider, LocalProvider) and provider.slot.failure else None
+
+    def degraded(self) -> dict[str, str | None]:
+        """Return, for each backend that lives in this process, a sentence on what it cannot do, or None."""
+        return {
+            f"{name} model": provider.slot.failure
+            for name, provider in self._providers.items()
+            if isinstance(provider, LocalProvider)
+        }
+
     async def canary(self) -> None:
         """Make sure that the discovery server has its adapters, where it would not say so itself (TGI).
 
@@ -69,6 +88,9 @@ class Backends:
         await self._wire.aclose()
 
     def _discovery(self, settings: Settings, policy: Policy) -> Provider:
+        if settings.discovery_dialect == "local":
+            files = LocalFiles.of(settings, policy)
+            return LocalProvider(files.load, load_seconds=settings.local_load_seconds, known_adapters=files.adapters)
         url, key = settings.discovery_base_url, settings.discovery_api_key.get_secret_value() or _NO_KEY
         if not url:
             return OfflineProvider()

@@ -66,6 +66,25 @@ async def test_the_port_serves_numbers_and_health() -> None:
             assert await answer.json() == {"status": "stuck", "parts": stuck}
 
 
+async def test_degraded_is_told_and_is_not_stuck() -> None:
+    """A part that does its work in a lesser way is named under 200; what is stuck beside it still makes 503."""
+    stuck: dict[str, str | None] = {"leases": None}
+    weak: dict[str, str | None] = {"model": None}
+    async with (
+        metrics.serve_metrics(0, lambda: stuck, degraded=lambda: weak, host="127.0.0.1") as port,
+        aiohttp.ClientSession(f"http://127.0.0.1:{port}") as client,
+    ):
+        for sentences, status, word in (
+            ((None, None), 200, "ok"),
+            ((None, "x"), 200, "degraded"),
+            (("y", "x"), 503, "stuck"),
+        ):
+            stuck["leases"], weak["model"] = sentences
+            async with client.get("/healthz") as answer:
+                told = {"status": word, "parts": {"leases": sentences[0], "model": sentences[1]}}
+                assert (answer.status, await answer.json()) == (status, told)
+
+
 async def test_minus_one_serves_nothing() -> None:
     """A process told not to serve opens no port."""
     async with metrics.serve_metrics(-1, dict) as port:
