@@ -14,8 +14,8 @@ from infra.redis.frame_log import FrameLog, FramesUnavailable, Stream, Verdict
 from infra.telemetry import metrics
 from infra.telemetry.logs import turn_context
 from infra.telemetry.tracing import context_from, current_traceparent
-from schemas.agents import Lane
-from schemas.completions import CompletionRequest
+from schemas.agents import Lane, lane_of
+from schemas.completions import CompletionRequest, Unavailable
 from schemas.frames import SEQ_ROUTED, Phase, TurnStreamInfo, render
 from schemas.ids import TurnId
 from schemas.outcomes import Answered, AttemptEnding, Bounded, Ending, FailedUnseen, LeaseLost, Truncated
@@ -26,6 +26,7 @@ from workers.answers.attempt import run_attempt
 from workers.answers.publisher import Publisher
 from workers.answers.settle import Settler
 from workers.answers.writer import FrameWriter
+from workers.breaker import Breakers
 from workers.live_turns import LiveTurns
 from workers.providers.backends import Backends
 
@@ -43,6 +44,7 @@ class Executor:
     publisher: Publisher
     settler: Settler
     backends: Backends
+    breakers: Breakers
     live: LiveTurns
 
     async def run(self, turn_id: TurnId, lane: Lane) -> None:
@@ -65,12 +67,18 @@ class Executor:
         try:
             if lane is Lane.FRONTIER_FALLBACK:
                 return await self.claims.rescue(turn_id)
-            claim = await self.claims.claim(turn_id)
+            skip = await self.breakers.skip(turn_id, lane)
+            claim = await self.claims.claim(turn_id, skip=skip)
         except LedgerUnavailable as error:
+            self.breakers.not_asked(turn_id, lane)
             log.warning("claim_failed", turn_id=turn_id, error=str(error))
             return None
+        if claim is None or claim.ordinal != 1:
+            self.breakers.not_asked(turn_id, lane)
         if claim is not None:
             metrics.QUEUE_WAIT.labels(lane).observe(max(0.0, claim.waited))
+        if claim is not None and skip is not None:
+            metrics.PRIMARIES_SKIPPED.labels(lane, skip).inc()
         return claim
 
     async def arm(self, claim: Claim) -> FrameWriter:
@@ -95,6 +103,8 @@ class Executor:
     async def generate(self, claim: Claim, prompt: Prompt, writer: FrameWriter) -> Ending:
         """One request, and one fallback if the first failed before anything was visible."""
         first = await self.attempt(claim, prompt, writer, claim.ordinal, claim.model)
+        if claim.ordinal == 1:
+            self.breakers.record(claim.turn_id, lane_of(claim.agent), first)
         if isinstance(first, FailedUnseen) and claim.ordinal == 1:
             metrics.FALLBACKS.labels(first.error.code).inc()
             log.warning("falling_back", error=first.error.code, why=str(first.error))
@@ -138,7 +148,10 @@ class Executor:
             return await self.show(claim, writer, ordinal, html)
 
         source = "offline" if provider.name == "offline" else "primary" if ordinal == 1 else "fallback"
-        ending = await run_attempt(provider, request, writer, show, source)
+        if ordinal == 1 and self.breakers.away(lane_of(claim.agent)):
+            ending = FailedUnseen(Unavailable("taken away by a drill"))
+        else:
+            ending = await run_attempt(provider, request, writer, show, source)
         metrics.MODEL_CALLS.labels(model, str(ordinal), _outcome(ending)).inc()
         return ending
 

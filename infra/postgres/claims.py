@@ -47,8 +47,8 @@ WITH picked AS (
     FROM claimed
     RETURNING ordinal, model
 ), event AS (
-    INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor)
-    SELECT turn_id, 'queued', state, epoch, :owner FROM claimed
+    INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor, note)
+    SELECT turn_id, 'queued', state, epoch, :owner, CAST(:note AS text) FROM claimed
 )
 {_RETURNED}
 """)  # noqa: S608
@@ -179,20 +179,20 @@ class Claims:
         self._owner = owner
         self._history = history
 
-    async def claim(self, turn_id: TurnId, *, direct: bool = False) -> Claim | None:
+    async def claim(self, turn_id: TurnId, *, skip: str | None = None) -> Claim | None:
         """Take a queued turn and reserve its attempt; None if it is not there to be taken.
 
         Args:
             turn_id: the turn a hint named.
-            direct: skip the primary model.
+            skip: why the primary model is skipped, in a word for the turn's history; None to ask it.
         """
-        return await self._take(_CLAIM, turn_id, direct=direct)
+        return await self._take(_CLAIM, turn_id, direct=skip is not None, note=skip)
 
     async def rescue(self, turn_id: TurnId) -> Claim | None:
         """Take a turn that lost its owner or its lane, if its one fallback is unused."""
         return await self._take(_RESCUE, turn_id)
 
-    async def _take(self, statement: TextClause, turn_id: TurnId, **more: bool) -> Claim | None:
+    async def _take(self, statement: TextClause, turn_id: TurnId, **more: bool | str | None) -> Claim | None:
         found = await row(
             self._engine,
             statement,

@@ -68,6 +68,18 @@ TRUNCATIONS = Counter("fairlead_truncations_total", "Turns cut after visible tex
 # Turns taken over from a lost or late worker. A burst means workers die or a lane is empty.
 RESCUES = Counter("fairlead_rescues_total", "Turns taken over from their owner", ["reason"])
 
+# Lanes that skip a primary that keeps failing: 0 closed, 1 probing, 2 open. Open is what the frontier is paid for.
+BREAKER_STATE = Gauge("fairlead_breaker_state", "0 the primary is asked, 1 probed, 2 skipped", ["lane"])
+
+# How often a breaker opened. Many in an hour: the primary comes and goes; look at its server.
+BREAKER_OPENINGS = Counter("fairlead_breaker_openings_total", "Breakers opened by failures", ["lane"])
+
+# Probes of open lanes, by outcome. Only `failed`: the primary is still down. `unused` lost its turn to somebody else.
+BREAKER_PROBES = Counter("fairlead_breaker_probes_total", "Probes of open lanes", ["lane", "outcome"])
+
+# Turns that went straight to their fallback, and why: `breaker_open` is an open lane.
+PRIMARIES_SKIPPED = Counter("fairlead_primaries_skipped_total", "Primaries not asked", ["lane", "reason"])
+
 # Streaming ------------------------------------------------
 
 # Frames shown, and the Redis calls that carried them. Frames per flush falling to 1 under load is wasted CPU.
