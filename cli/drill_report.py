@@ -32,6 +32,8 @@ class Part:
     """Refused, or not seen to their end."""
     first_word: tuple[float, float, float] | None
     """Seconds to the first word: the middle, the 95th of a hundred, the longest."""
+    added: float
+    """The most seconds that a failing primary added to a turn."""
     calls: float
     """Model calls a turn."""
     by_fallback: float
@@ -48,6 +50,7 @@ class Part:
             **known,
             other=len(visits) - sum(known.values()),
             first_word=(_rank(waits, 0.5), _rank(waits, 0.95), waits[-1]) if waits else None,
+            added=max((visit.added for visit in visits), default=0.0),
             calls=sum(visit.calls for visit in visits) / len(visits) if visits else 0.0,
             by_fallback=sum(visit.source == "fallback" for visit in visits) / len(visits) if visits else 0.0,
         )
@@ -62,6 +65,7 @@ class Part:
             "bounded": self.bounded,
             "other": self.other,
             "first_word_seconds": {"p50": middle, "p95": late, "max": longest},
+            "most_added_seconds": round(self.added, 3),
             "calls_per_turn": round(self.calls, 3),
             "by_fallback": round(self.by_fallback, 3),
         }
@@ -108,10 +112,11 @@ class Report:
         if rest:
             told.append(f"{rest} that ended otherwise")
         waits = [part.first_word[2] if part.first_word else 0.0 for part in (self.parts[BEFORE], self.parts[AWAY])]
+        added = f"the failing model added {seconds(self.whole.added)} to a turn at most"
         waited = f"up to {seconds(waits[1])} for the first word during the outage, {seconds(waits[0])} before it"
         if not told:
-            return f"Visitors noticed nothing but waiting: {waited}."
-        return f"Visitors noticed {', '.join(told)}; they waited {waited}."
+            return f"Visitors noticed nothing but waiting: {added}; {waited}."
+        return f"Visitors noticed {', '.join(told)}; {added}; {waited}."
 
     def breaker(self) -> str:
         """Say what the breaker did."""
@@ -152,6 +157,7 @@ def told(report: Report) -> str:
         "first word p50",
         "p95",
         "max",
+        "added max",
         "calls",
         "fallback",
     )
@@ -173,7 +179,7 @@ def told(report: Report) -> str:
 def _row(name: str, part: Part) -> tuple[str, ...]:
     waits = [seconds(wait) for wait in part.first_word] if part.first_word else ["—"] * 3
     counts = (part.turns, part.answered, part.truncated, part.bounded, part.other)
-    return (name, *map(str, counts), *waits, f"{part.calls:.2f}", f"{part.by_fallback:.0%}")
+    return (name, *map(str, counts), *waits, seconds(part.added), f"{part.calls:.2f}", f"{part.by_fallback:.0%}")
 
 
 def _rank(ordered: Sequence[float], share: float) -> float:

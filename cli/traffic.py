@@ -12,7 +12,7 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from cli.http import is_near
-from cli.turns import Turn
+from cli.story import Story
 from schemas.frames import TERMINAL_PHASES, Phase
 
 LINES: Final = (
@@ -65,6 +65,8 @@ class Visit:
     calls: int = 0
     """Model calls in the ledger."""
     source: str = "none"
+    added: float = 0.0
+    """Seconds that a primary which failed unseen had taken before the fallback was asked, by the ledger."""
 
 
 class Traffic:
@@ -125,9 +127,23 @@ class Traffic:
                     first_word = time.monotonic() - visit.sent
                 ended = ended or frame.fairlead.phase in TERMINAL_PHASES
         async with client.get(f"{self._gateway}/v1/turns/{turn_id}") as answer:
-            turn = Turn.model_validate_json(await answer.read())
-        ending = turn.state.value if ended and turn.done else visit.ending
-        return replace(visit, ending=ending, first_word=first_word, calls=len(turn.attempts), source=turn.source)
+            turn = Story.model_validate_json(await answer.read())
+        return replace(
+            visit,
+            ending=turn.state.value if ended and turn.done else visit.ending,
+            first_word=first_word,
+            calls=len(turn.attempts or ()),
+            source=turn.source,
+            added=_added(turn),
+        )
+
+
+def _added(turn: Story) -> float:
+    match turn.attempts:
+        case [first, _, *_] if first.ended_at is not None:
+            return (first.ended_at - first.reserved_at).total_seconds()
+        case _:
+            return 0.0
 
 
 async def _frames(stream: aiohttp.ClientResponse) -> AsyncIterator[_Frame]:

@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +18,15 @@ from cli.system import RunningSystem, running_system
 from infra.policy import load_policy
 
 from .conftest import LOGS, bare_environment
-from .test_system import fairlead
+from .test_system import FAIRLEAD, PATIENCE, fairlead
 
 pytestmark = [pytest.mark.xdist_group("outage"), pytest.mark.timeout(240)]
 
 FIRST_TOKEN = 1.0
 """Seconds: the primary's deadline."""
 
-SLACK = 1.5
-"""Seconds that a loaded machine may add to a wait."""
+SLACK = 1.0
+"""Seconds by which a loaded machine may be late in noticing that a clock has run out."""
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +54,14 @@ def drilled(system: RunningSystem, *words: str) -> dict[str, Any]:
 
 def check(report: dict[str, Any]) -> None:
     """Everybody was answered, at the cost that is allowed, and the breaker opened and closed by itself."""
-    whole, away, calm = report["whole"], report["parts"]["away"], report["parts"]["before"]
+    whole, away = report["whole"], report["parts"]["away"]
     assert whole["answered"] == whole["turns"] > 60
     assert away["turns"] > 30
     assert 1.0 <= whole["calls_per_turn"] <= 2.0
     assert report["once_open"]["turns"] > 10
     assert report["once_open"]["calls_per_turn"] <= 1.25
-    added = away["first_word_seconds"]["max"] - calm["first_word_seconds"]["p50"]
-    assert added <= FIRST_TOKEN + SLACK
+    # Not the first word's time: that of a machine with other things to do would say little.
+    assert whole["most_added_seconds"] <= FIRST_TOKEN + SLACK
     assert report["breaker"]["opened_after_seconds"] is not None
     assert report["breaker"]["closed_after_seconds"] is not None
 
@@ -82,6 +85,43 @@ def test_a_drill_by_the_workers_needs_no_simulator(quick: RunningSystem) -> None
     """Workers that leave the model alone on request show the same, and ask it again when the drill is over."""
     report = drilled(quick, "--for", "12s", "--rate", "4/s")
     check(report)
-    done = fairlead("breakers", "ls", "--json", "--state", str(quick.state))
-    [lane] = [found for found in json.loads(done.stdout)["breakers"] if found["lane"] == "agent.discovery"]
+    lane = breaker(quick)
     assert (lane["state"], lane["forced"], lane["away_until"]) == ("closed", None, None)
+
+
+def test_a_drill_that_is_interrupted_gives_the_model_back(quick: RunningSystem) -> None:
+    """Ctrl-C in the middle of the outage ends it at once."""
+    words = ("drill", "discovery", "--for", "60s", "--rate", "1/s", "--state", str(quick.state))
+    with subprocess.Popen([*FAIRLEAD, *words], env=bare_environment(), stderr=subprocess.PIPE, text=True) as drill:
+        until = time.monotonic() + PATIENCE
+        while breaker(quick)["away_until"] is None:
+            assert time.monotonic() < until
+            assert drill.poll() is None
+        drill.send_signal(signal.SIGINT)
+        _, said = drill.communicate(timeout=PATIENCE)
+    assert (drill.returncode, said) == (130, "Interrupted; the model has been given back.\n")
+    assert breaker(quick)["away_until"] is None
+
+
+def test_breakers_are_set_by_those_who_run_the_installation(quick: RunningSystem) -> None:
+    """Open and auto are told as they are; a tenant's plain key is refused with exit status 3, also for a drill."""
+    here, found = ("--state", str(quick.state)), quick.endpoints
+    done = fairlead("breakers", "open", "support", "--reason", "its \x1b[31mserver", *here)
+    assert (done.returncode, "open     by hand" in done.stdout, "\x1b" in done.stdout) == (0, True, False)
+    assert breaker(quick, "agent.support")["forced"] == "open"
+    assert fairlead("breakers", "auto", "support", *here).returncode == 0
+    assert breaker(quick, "agent.support")["forced"] is None
+
+    elsewhere = ("--url", found.gateway, "--key", found.api_key)
+    for words in (("breakers", "open", "support"), ("breakers", "ls"), ("drill", "discovery")):
+        refused = fairlead(*words, *elsewhere)
+        assert (refused.returncode, refused.stdout) == (3, "")
+        assert "--scope installation" in refused.stderr
+    assert fairlead("breakers", "open", "orchestrator", *here).returncode == 2
+
+
+def breaker(system: RunningSystem, lane: str = "agent.discovery") -> dict[str, Any]:
+    """A lane's breaker, as the command line tells it."""
+    done = fairlead("breakers", "ls", "--json", "--state", str(system.state))
+    [found] = [found for found in json.loads(done.stdout)["breakers"] if found["lane"] == lane]
+    return dict(found)
