@@ -7,6 +7,9 @@ Commands:
 - `up`: the whole system on this machine
 - `chat`: talking to a running system
 - `explain`: the whole story of a turn
+- `breakers`: lanes that skip their primary, seen and set by hand
+- `drill`: a model taken away under traffic
+- `drill_report`: what visitors would have noticed of it
 - `doctor`: what is missing or unreachable, and how to mend it
 - `access`: tenants, API keys and site keys
 - `serve`: one process of a distributed installation
@@ -27,6 +30,8 @@ Talking to a system:
 - `screen`: a turn as it happens
 - `terminal`: HTML as harmless text for a terminal
 - `turns`: how a turn stands
+- `operators`: what an operator asks of a gateway, and what a refusal means
+- `traffic`: a drill's conversations, as visitors would have them
 - `story`: everything the gateway tells of a turn, and one sentence that sums it up
 - `simulated`: what the simulated models shall do, and were asked
 - `http`: small requests with JSON in and out

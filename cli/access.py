@@ -27,10 +27,11 @@ T = TypeVar("T")
 
 
 class ScopeName(StrEnum):
-    """What a key may do: take part in conversations, or see and steer everything of its tenant."""
+    """What a key may do: take part in conversations, see and steer its tenant's, or steer what concerns all tenants."""
 
     TURNS = "turns"
     OPERATOR = "operator"
+    INSTALLATION = "installation"
 
 
 Tenant = Annotated[str, typer.Option(help="Whose it will be.")]

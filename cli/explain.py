@@ -126,6 +126,8 @@ def _models(story: Story) -> str | None:
     if story.plan is None:
         return None
     skipped = " (skipped: nothing serves it)" if story.plan.direct else ""
+    if story.skipped is not None and not story.plan.direct:
+        skipped = f" (skipped: it {story.skipped})"
     return f"{story.plan.primary}{skipped}, then {story.plan.fallback}"
 
 

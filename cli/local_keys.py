@@ -12,7 +12,7 @@ from infra.postgres.tenants import Scope, Tenants
 TENANT = "demo"
 _ENVIRONMENT = "local"
 _TURNS: tuple[Scope, ...] = ("turns",)
-_OPERATOR: tuple[Scope, ...] = ("turns", "operator")
+_OPERATOR: tuple[Scope, ...] = ("turns", "operator", "installation")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from pydantic import ValidationError
 
-from cli import access
+from cli import access, breakers
 from cli.failure import sentence_of
 from cli.state import DEFAULT_STATE
 from infra.settings import Settings
@@ -26,6 +26,7 @@ app.add_typer(serve_app, name="serve")
 app.add_typer(access.tenants_app, name="tenants")
 app.add_typer(access.keys_app, name="keys")
 app.add_typer(access.sites_app, name="sites")
+app.add_typer(breakers.app, name="breakers")
 
 State = Annotated[Path, typer.Option(help="Directory of a system started with `fairlead up`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -124,6 +125,26 @@ def explain(
     from cli.explain import explain as tell
 
     sys.exit(tell(turn, state=state, url=url, key=key, reveal=reveal, as_json=as_json))
+
+
+@app.command()
+def drill(
+    agent: Annotated[Literal["discovery"], typer.Argument(help="Whose model is taken away.")],
+    lasting: Annotated[str, typer.Option("--for", help="How long it is away: 60s, 2m.")] = "60s",
+    rate: Annotated[str, typer.Option(help="Messages a second, all through.")] = "4/s",
+    simulator: Annotated[
+        Literal["close", "hang", "status"] | None,
+        typer.Option(help="Let the simulated model fail so, instead of letting workers leave it alone."),
+    ] = None,
+    state: State = DEFAULT_STATE,
+    url: Annotated[str | None, typer.Option(help="Base address of a gateway elsewhere; needs --key.")] = None,
+    key: Annotated[str | None, typer.Option(help="An operator's API key.", envvar="FAIRLEAD_OPERATOR_KEY")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take the fine-tuned model away under traffic, and tell what visitors would have noticed."""
+    from cli.drill import drill as play
+
+    sys.exit(play(agent, lasting=lasting, rate=rate, fault=simulator, state=state, url=url, key=key, as_json=as_json))
 
 
 @app.command()

@@ -25,6 +25,11 @@ _FAILURES: Final = {
     "timeout": "ran out of time",
     "malformed": "wrote something that is no answer",
 }
+_SKIPPED: Final = {
+    "breaker_open": "was skipped by its open breaker",
+}
+"""Why a claim went past the primary, by the note of its step."""
+
 _UNSEEN: Final = frozenset({"backend_failed", "incomplete", "timeout", "malformed"})
 """Failures that may come before or after the first word, so that it must be said which."""
 
@@ -187,6 +192,12 @@ class Story(BaseModel):
         return self.state in TERMINAL
 
     @property
+    def skipped(self) -> str | None:
+        """Why the primary was not asked, as the turn's claim says it."""
+        claims = (event for event in self.events if event.from_state == TurnState.QUEUED)
+        return next((_SKIPPED[event.note] for event in claims if event.note in _SKIPPED), None)
+
+    @property
     def lane(self) -> str:
         """The lane it waits on, when it waits on one."""
         if self.state is TurnState.RESCUE:
@@ -240,6 +251,8 @@ def _after(story: Story) -> str:
         return ""
     if story.plan is not None and story.plan.direct:
         return f" at once, as nothing serves {named(story.plan.primary)}"
+    if story.plan is not None and story.skipped is not None:
+        return f" at once, as {named(story.plan.primary)} {story.skipped}"
     return " at once, as the answer before this one broke off"
 
 
@@ -284,6 +297,8 @@ def _earlier(story: Story) -> str:
 def _all_causes(story: Story) -> list[str]:
     """Why nobody answered: what failed, and what ended the waiting."""
     causes = _causes(story)
+    if story.plan is not None and story.skipped is not None:
+        causes.insert(0, f"{named(story.plan.primary)} {story.skipped}")
     if story.reason == DeadLetterReason.TURN_DEADLINE:
         causes.append(f"its deadline passed while it was {_last_open_state(story)}")
     if story.reason == DeadLetterReason.SEAL_UNKNOWN:

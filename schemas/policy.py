@@ -56,6 +56,21 @@ class Deadlines(_Frozen):
         return self
 
 
+class BreakerPolicy(_Frozen):
+    """When a lane skips a primary that keeps failing, and when it tries it again. Times in seconds."""
+
+    window: float = Field(default=30, gt=0)
+    """How far back failures are counted, by each worker process for itself."""
+    calls: int = Field(default=10, ge=1)
+    """Calls in the window below which nothing is concluded."""
+    share: float = Field(default=0.5, gt=0, le=1)
+    """Share of failed calls that opens the lane."""
+    open: float = Field(default=30, gt=0)
+    """From opening, or from a failed probe, to the next probe."""
+    probe: float = Field(default=75, gt=0)
+    """After that a probe that has not reported counts as lost. Longer than a model call may take."""
+
+
 class Policy(_Frozen):
     """The whole policy of an installation."""
 
@@ -64,6 +79,7 @@ class Policy(_Frozen):
     agents: dict[Agent, AgentPolicy]
     default_agent: Agent = Agent.DISCOVERY
     deadlines: Deadlines
+    breaker: BreakerPolicy = BreakerPolicy()
     bounded_reply: str
     """Shown when no model could answer. HTML of the allow-list."""
     without_answer: Literal["bounded", "human"] = "bounded"

@@ -3,6 +3,7 @@
 - `orchestrator`: from a Kafka event to an agent's lane
 - `lanes`: the Celery door: a hint becomes work on the process's event loop
 - `executor`: the middle: one turn from claim to settlement
+- `breaker`: primaries that keep failing are skipped, and probed again
 - `live_turns`: the leases of the turns a process carries
 - `agents`: what each agent is told, and the shape of its answer
 - `providers`: the model servers' clients

@@ -15,7 +15,7 @@ from infra.telemetry import metrics
 from infra.telemetry.logs import turn_context
 from infra.telemetry.tracing import context_from, current_traceparent
 from schemas.agents import ANSWERING, Lane, lane_of
-from schemas.completions import CompletionRequest, ProviderError
+from schemas.completions import CompletionRequest, ProviderError, Unavailable
 from schemas.dead_letters import reason_of_failure, reason_of_fallback
 from schemas.frames import SEQ_ROUTED, Phase, TurnStreamInfo, render
 from schemas.ids import TurnId
@@ -27,6 +27,7 @@ from workers.answers.attempt import run_attempt
 from workers.answers.publisher import Publisher
 from workers.answers.settle import Settler
 from workers.answers.writer import FrameWriter
+from workers.breaker import Breakers
 from workers.live_turns import LiveTurns
 from workers.providers.backends import Backends
 
@@ -44,6 +45,7 @@ class Executor:
     publisher: Publisher
     settler: Settler
     backends: Backends
+    breakers: Breakers
     live: LiveTurns
 
     async def run(self, turn_id: TurnId, lane: Lane) -> None:
@@ -66,19 +68,22 @@ class Executor:
         try:
             if lane is Lane.FRONTIER_FALLBACK:
                 return await self.claims.rescue(turn_id)
-            skip = self.skip(lane)
+            skip = self.unusable(lane) or await self.breakers.skip(turn_id, lane)
             claim = await self.claims.claim(turn_id, skip=skip)
         except LedgerUnavailable as error:
+            self.breakers.not_asked(turn_id, lane)
             log.warning("claim_failed", turn_id=turn_id, error=str(error))
             return None
+        if claim is None or claim.ordinal != 1:
+            self.breakers.not_asked(turn_id, lane)
         if claim is not None:
             metrics.QUEUE_WAIT.labels(lane).observe(max(0.0, claim.waited))
-            if skip is not None:
-                metrics.FALLBACKS.labels(skip).inc()
+        if claim is not None and skip is not None:
+            metrics.PRIMARIES_SKIPPED.labels(lane, skip).inc()
         return claim
 
-    def skip(self, lane: Lane) -> str | None:
-        """Say why a turn of this lane must not ask its primary model here; None if it may."""
+    def unusable(self, lane: Lane) -> str | None:
+        """Say why no turn of this lane can ask its primary model in this process; None if it can."""
         agent = next(agent for agent in ANSWERING if lane_of(agent) is lane)
         return self.backends.skipped(self.policy.agents[agent].primary)
 
@@ -104,6 +109,8 @@ class Executor:
     async def generate(self, claim: Claim, prompt: Prompt, writer: FrameWriter) -> Ending:
         """One request, and one fallback if the first failed before anything was visible."""
         ending = await self.attempt(claim, prompt, writer, claim.ordinal, claim.model)
+        if claim.ordinal == 1:
+            self.breakers.record(claim.turn_id, lane_of(claim.agent), ending)
         first: ProviderError | None = None
         if isinstance(ending, FailedUnseen) and claim.ordinal == 1:
             first = ending.error
@@ -155,7 +162,10 @@ class Executor:
             return await self.show(claim, writer, ordinal, html)
 
         source = "offline" if provider.name == "offline" else "primary" if ordinal == 1 else "fallback"
-        ending = await run_attempt(provider, request, writer, show, source)
+        if ordinal == 1 and self.breakers.away(lane_of(claim.agent)):
+            ending = FailedUnseen(Unavailable("taken away by a drill"))
+        else:
+            ending = await run_attempt(provider, request, writer, show, source)
         metrics.MODEL_CALLS.labels(model, str(ordinal), _outcome(ending)).inc()
         return ending
 

@@ -13,5 +13,7 @@
 - `sweeps`: what nobody is working on any more
 - `views`: reading turns for watchers and operators
 - `outbox`: what must reach Kafka after a transaction
+- `breakers`: lanes whose primary is skipped, shared by all workers
+- `audit`: what operators did
 - `dead_letters`: the index of records that never became turns, and where copies are
 """

@@ -54,7 +54,7 @@ WITH picked AS (
     RETURNING ordinal, model
 ), event AS (
     INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor, note)
-    SELECT turn_id, 'queued', state, epoch, :owner, :skip FROM claimed
+    SELECT turn_id, 'queued', state, epoch, :owner, CAST(:note AS text) FROM claimed
 )
 {_RETURNED}
 """)  # noqa: S608
@@ -203,9 +203,9 @@ class Claims:
 
         Args:
             turn_id: the turn a hint named.
-            skip: why the primary model is skipped; written down with the claim. None asks it.
+            skip: why the primary model is skipped, in a word for the turn's history; None to ask it.
         """
-        return await self._take(_CLAIM, turn_id, direct=skip is not None, skip=skip)
+        return await self._take(_CLAIM, turn_id, direct=skip is not None, note=skip)
 
     async def rescue(self, turn_id: TurnId) -> Claim | None:
         """Take a turn that lost its owner or its lane, if its one fallback is unused."""

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.postgres.statements import LedgerUnavailable, row, rows
 
-Scope = Literal["turns", "operator"]
+Scope = Literal["turns", "operator", "installation"]
 
 FRESH_SECONDS: Final = 30.0
 """How long a verified key is believed without asking again; a key revoked elsewhere lives that much longer."""

@@ -74,6 +74,17 @@ LOCAL_MODEL_STATE = Gauge("fairlead_local_model_state", "State of this process's
 
 # Loads begun. Above 1 in one process cannot be; few processes and a growing sum: they are restarted again and again.
 LOCAL_MODEL_LOADS = Counter("fairlead_local_model_loads_total", "Loads of this process's own model that were begun")
+# Lanes that skip a primary that keeps failing: 0 closed, 1 probing, 2 open. Open is what the frontier is paid for.
+BREAKER_STATE = Gauge("fairlead_breaker_state", "0 the primary is asked, 1 probed, 2 skipped", ["lane"])
+
+# How often a breaker opened. Many in an hour: the primary comes and goes; look at its server.
+BREAKER_OPENINGS = Counter("fairlead_breaker_openings_total", "Breakers opened by failures", ["lane"])
+
+# Probes of open lanes, by outcome. Only `failed`: the primary is still down. `unused` lost its turn to somebody else.
+BREAKER_PROBES = Counter("fairlead_breaker_probes_total", "Probes of open lanes", ["lane", "outcome"])
+
+# Turns that went straight to their fallback, and why: `breaker_open` is an open lane.
+PRIMARIES_SKIPPED = Counter("fairlead_primaries_skipped_total", "Primaries not asked", ["lane", "reason"])
 
 # Streaming ------------------------------------------------
 

@@ -20,5 +20,6 @@ In the order a request meets them:
 - `socket_messages`: what a client may send over that socket
 - `openai_api`: chat completions for any OpenAI client
 - `openai_messages`: their shapes
+- `breakers`: lanes that skip their primary, seen and set by operators
 - `health`: alive, ready, and the numbers
 """

@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from producers.gateway import (
+    breakers,
     conversations,
     documents,
     health,
@@ -68,7 +69,7 @@ def create_app(parts: Parts, *, more: Sequence[APIRouter] = ()) -> FastAPI:
         ],
     )
     app.state.parts = parts
-    for part in (turns, streams, conversations, openai_api, widget_tokens, health):
+    for part in (turns, streams, conversations, openai_api, widget_tokens, breakers, health):
         app.include_router(part.router)
     app.include_router(websocket.router)
     for router in more:

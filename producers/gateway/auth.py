@@ -31,6 +31,8 @@ class Principal:
     """The only conversation a visitor may touch; None for a tenant's key."""
     expires_at: float | None = None
     """Unix seconds; None for a key without end."""
+    key_id: str | None = None
+    """Id of the tenant's key, by which what it did is known later; None for a visitor."""
 
     @property
     def visitor(self) -> str | None:
@@ -73,7 +75,8 @@ async def identify(parts: Parts, credential: str, *, origin: str | None, same_or
         key = await parts.tenants.verify(credential)
         if key is None:
             raise unauthenticated("The API key is unknown, expired or revoked.")
-        return Principal(key.tenant, key.scopes, expires_at=key.expires_at.timestamp() if key.expires_at else None)
+        until = key.expires_at.timestamp() if key.expires_at else None
+        return Principal(key.tenant, key.scopes, expires_at=until, key_id=key.key_id)
     try:
         claims = parts.tokens.read(credential)
     except TokenExpired as error:
@@ -115,6 +118,13 @@ async def may_operate(principal: Annotated[Principal, Depends(authenticated)]) -
     return principal
 
 
+async def may_run_the_installation(principal: Annotated[Principal, Depends(authenticated)]) -> Principal:
+    """Return who asks if they may change what concerns every tenant."""
+    if "installation" not in principal.scopes:
+        raise _lacking("installation")
+    return principal
+
+
 def check_conversation(principal: Principal, conversation: str) -> None:
     """Refuse a visitor any conversation but their own.
 
@@ -132,3 +142,4 @@ def _lacking(scope: str) -> ProblemError:
 Authenticated = Annotated[Principal, Depends(authenticated)]
 Submitter = Annotated[Principal, Depends(may_submit)]
 Operator = Annotated[Principal, Depends(may_operate)]
+InstallationOperator = Annotated[Principal, Depends(may_run_the_installation)]

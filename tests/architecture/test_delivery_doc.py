@@ -38,7 +38,7 @@ def test_no_test_is_named_in_another_way(page: str) -> None:
 def test_each_promise_has_its_mechanism_and_its_tests(page: str) -> None:
     """Under each promise stand the sentence that says what holds it, and at least two tests."""
     promises = page.partition("\n## Promises\n")[2].partition("\n## ")[0].split("\n### ")[1:]
-    assert len(promises) == 10
+    assert len(promises) >= 10
     for promise in promises:
         title = promise.partition("\n")[0]
         assert "- Held by: " in promise, title

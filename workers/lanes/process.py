@@ -13,6 +13,7 @@ from structlog import get_logger
 from infra.celery.app import create_app
 from infra.celery.dispatch import Dispatcher, Hint
 from infra.policy import load_policy
+from infra.postgres.breakers import BreakerTable
 from infra.postgres.claims import Claims
 from infra.postgres.engine import create_engine
 from infra.processes import end
@@ -31,6 +32,7 @@ from workers.agents.prompt import prompt_versions
 from workers.answers.publisher import Publisher
 from workers.answers.settle import Settler
 from workers.answers.writer import FrameWriter
+from workers.breaker import Breakers
 from workers.executor import Executor, run_safely
 from workers.lanes.door import Capacity, open_door
 from workers.lanes.loop_thread import LoopThread
@@ -93,6 +95,7 @@ async def agent_runtime(settings: Settings, policy: Policy) -> AsyncGenerator[Ag
 
     publisher = Publisher(frames, still_owner)
     backends = Backends(settings, policy)
+    breakers = Breakers(BreakerTable(engine, policy=policy.breaker, actor=owner), policy=policy.breaker)
     executor = Executor(
         policy=policy,
         claims=claims,
@@ -100,12 +103,14 @@ async def agent_runtime(settings: Settings, policy: Policy) -> AsyncGenerator[Ag
         publisher=publisher,
         settler=Settler(engine=engine, frames=frames, redis=redis, actor=owner, policy=policy),
         backends=backends,
+        breakers=breakers,
         live=live,
     )
     runtime = AgentRuntime(executor, Dispatcher(redis), set(), settings)
     beats = [
         asyncio.create_task(publisher.run(), name="publisher"),
         asyncio.create_task(live.run(), name="leases"),
+        asyncio.create_task(breakers.run(), name="breakers"),
         asyncio.create_task(watch_loop_lag(), name="loop-lag"),
     ]
     metrics.TURN_CAPACITY.set(settings.worker_capacity)

@@ -46,7 +46,7 @@ async def test_keys_that_open_nothing_are_made_anew(database_url: str) -> None:
     assert second.operator_key == first.operator_key
     found = await tenants.verify(second.operator_key)
     assert found is not None
-    assert found.scopes == {"turns", "operator"}
+    assert found.scopes == {"turns", "operator", "installation"}
     await engine.dispose()
     third = await local_keys(database_url, pepper="q", origins=ORIGINS, earlier=noted(second))
     assert {third.api_key, third.operator_key}.isdisjoint({second.api_key, second.operator_key})

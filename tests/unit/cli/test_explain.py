@@ -46,6 +46,13 @@ def rescued(*states: str, reason: str) -> list[dict[str, Any]]:
     return found
 
 
+def past_the_breaker(*states: str) -> list[dict[str, Any]]:
+    """The steps of a turn that was claimed while its lane was open."""
+    found = path(*STEPS, "fallback", *states)
+    found[STEPS.index("queued") + 1]["note"] = "breaker_open"
+    return found
+
+
 def story(state: str, **more: Any) -> Story:
     ended = TurnState(state) in TERMINAL
     facts: dict[str, Any] = {
@@ -106,6 +113,22 @@ ENDINGS = {
         story("answered", attempts=[call(2, "frontier")]),
         "Answered by the frontier at once, as the answer before this one broke off; "
         "the visitor waited 420 ms for the first word.",
+    ),
+    "past an open breaker": (
+        story("answered", attempts=[call(2, "frontier")], events=past_the_breaker("streaming", "answered")),
+        "Answered by the frontier at once, as the fine-tuned model was skipped by its open breaker; "
+        "the visitor waited 420 ms for the first word.",
+    ),
+    "bounded past an open breaker": (
+        story(
+            "bounded",
+            reason="unavailable",
+            attempts=[call(2, "frontier", "failed", "unavailable")],
+            timings=UNSEEN,
+            events=past_the_breaker("bounded"),
+        ),
+        "Not answered: the fine-tuned model was skipped by its open breaker and the frontier could not be reached; "
+        "the visitor got the bounded reply after 3.1 s.",
     ),
     "offline": (
         story("answered", source="offline", attempts=[call(1, "frontier")]),
