@@ -26,7 +26,7 @@ from schemas.events import TurnSubmitted
 from schemas.frames import WireFrame
 from schemas.ids import TurnId, turn_id_for
 from schemas.names import CELERY_PREFIX, TOPIC_DEAD_LETTERS, TOPIC_TURNS
-from schemas.policy import Policy
+from schemas.policy import BreakerPolicy, Policy
 from simulators.testing import SimulatorHandle, running
 from workers.answers.abandoned import AbandonedSettler
 from workers.dead_letters.route import Routing
@@ -128,10 +128,17 @@ def content_of(frames: list[WireFrame]) -> str:
     return "".join(delta.get("content", "") for delta in deltas)
 
 
+def patient(policy: Policy) -> Policy:
+    """Return the policy with breakers that open for no test's failures."""
+    return policy.model_copy(update={"breaker": BreakerPolicy(calls=100_000)})
+
+
 def quick(policy: Policy, **deadlines: float) -> Policy:
-    """Return the policy with other deadlines, and first-token clocks of half a second."""
+    """Return the policy with other deadlines, first-token clocks of half a second, and patient breakers."""
     models = {name: model.model_copy(update={"first_token": 0.5}) for name, model in policy.models.items()}
-    return policy.model_copy(update={"deadlines": policy.deadlines.model_copy(update=deadlines), "models": models})
+    return patient(policy).model_copy(
+        update={"deadlines": policy.deadlines.model_copy(update=deadlines), "models": models}
+    )
 
 
 @asynccontextmanager
@@ -144,7 +151,7 @@ async def pipeline(
     inter_token_ms: float = 0,
 ) -> AsyncGenerator[Pipeline]:
     """Build the product's parts around two simulators."""
-    policy = policy or load_policy()
+    policy = policy or patient(load_policy())
     async with (
         running("tgi", first_token_ms=first_token_ms, inter_token_ms=inter_token_ms) as tgi,
         running(
