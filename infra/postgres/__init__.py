@@ -6,6 +6,7 @@
 - `tenants`: tenants, API keys and site keys
 - `idempotency`: which message a key stands for
 - `inbox`: recording, preparing and queueing a turn
+- `waiting`: turns in a lane that no hint brought
 - `claims`: taking a turn, its latches, its lease
 - `settlement`: ending a turn
 - `sweeps`: what nobody is working on any more

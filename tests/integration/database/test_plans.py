@@ -5,7 +5,7 @@ import re
 import pytest
 from sqlalchemy import TextClause, text
 
-from infra.postgres import claims, dead_letters, inbox, outbox, settlement, sweeps, views
+from infra.postgres import claims, dead_letters, inbox, outbox, settlement, sweeps, views, waiting
 from tests.support.pipeline import Pipeline, pipeline
 
 _FINISHED = (
@@ -37,6 +37,7 @@ _STATEMENTS: dict[str, TextClause] = {
         (outbox, ("_TAKE", "_WAITING", "_MARK")),
         (views, ("_TURN", "_TRANSCRIPT", "_RECENT", "_ATTEMPTS", "_EVENTS")),
         (dead_letters, ("_UNANSWERED",)),
+        (waiting, ("_TAKE_OVERDUE",)),
     )
     for name in names
     for statement in [vars(module)[name]]
@@ -91,6 +92,10 @@ _VALUES: dict[str, object] = {
     "waiting": 600.0,
     "seconds": 60.0,
     "direct": False,
+    "late": 4.0,
+    "late_again": 1.0,
+    "agents": ["discovery"],
+    "rescues": True,
     "force_frontier": False,
     "turns_cut": 0,
     "topic": "t",
