@@ -55,6 +55,13 @@ class Deadlines(_Frozen):
         return self
 
 
+class RescueBudget(_Frozen):
+    """How many turns may be sent to the frontier because their own lane was late: a token bucket, one token a turn."""
+
+    per_minute: float = Field(default=300, gt=0)
+    burst: int = Field(default=500, ge=1)
+
+
 class Policy(_Frozen):
     """The whole policy of an installation."""
 
@@ -63,6 +70,7 @@ class Policy(_Frozen):
     agents: dict[Agent, AgentPolicy]
     default_agent: Agent = Agent.DISCOVERY
     deadlines: Deadlines
+    rescues: RescueBudget = RescueBudget()
     bounded_reply: str
     """Shown when no model could answer. HTML of the allow-list."""
 

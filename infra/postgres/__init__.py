@@ -10,6 +10,7 @@
 - `claims`: taking a turn, its latches, its lease
 - `settlement`: ending a turn
 - `sweeps`: what nobody is working on any more
+- `rescue_budget`: how many turns may be rescued, shared by every upkeep
 - `views`: reading turns for watchers and operators
 - `outbox`: what must reach Kafka after a transaction
 - `dead_letters`: the index of records that never became turns

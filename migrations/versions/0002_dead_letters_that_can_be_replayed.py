@@ -135,8 +135,10 @@ COMMENT ON COLUMN breakers.away_until IS 'A drill: until then every primary call
 CREATE TABLE rescue_budget (
     one          boolean PRIMARY KEY DEFAULT true CHECK (one),
     tokens       double precision NOT NULL,
+    taken        int NOT NULL DEFAULT 0,
     refilled_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+COMMENT ON COLUMN rescue_budget.taken IS 'How many tokens the latest statement took, for that statement to read.';
 """
 
 DOWNGRADE = """
