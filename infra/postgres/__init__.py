@@ -13,5 +13,6 @@
 - `rescue_budget`: how many turns may be rescued, shared by every upkeep
 - `views`: reading turns for watchers and operators
 - `outbox`: what must reach Kafka after a transaction
+- `retention`: forgetting what is old
 - `dead_letters`: the index of records that never became turns
 """

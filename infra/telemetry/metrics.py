@@ -115,6 +115,9 @@ UPKEEP_LAST_SUCCESS = Gauge(
     "fairlead_upkeep_last_success_timestamp_seconds", "Unix time of a sweep's last success", ["sweep"]
 )
 
+# What retention deletes, by kind. Flat at 0 while tables grow: read the lines of upkeep's loop `retention`.
+FORGOTTEN = Counter("fairlead_forgotten_total", "Rows forgotten because they are old", ["kind"])
+
 # Gateway --------------------------------------------------
 
 # Open streams, by door. The load of a gateway; falls to 0 while it drains.

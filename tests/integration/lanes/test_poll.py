@@ -133,6 +133,32 @@ async def test_a_rescue_that_nobody_was_told_of_is_found(database_url: str, redi
         assert ((await p.row(turn))["source"], p.calls(turn)) == ("fallback", (0, 1))
 
 
+async def test_a_consumer_that_takes_no_hints_is_told_of(
+    database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hints that lie there while places are free make a process unhealthy; not a full one, nor after one is taken."""
+    monkeypatch.setattr("workers.lanes.poll.CATATONIC_SECONDS", 0.2)
+    async with pipeline(database_url, redis_url) as p:
+        await p.queue("c1", "Hello there")
+        idle, full = _poll(p), _poll(p, places=0)
+
+        async def healths() -> list[str | None]:
+            for poll in (idle, full):
+                await poll.run_once()
+            await asyncio.sleep(0.3)
+            return [poll.health()["hints"] for poll in (idle, full)]
+
+        stuck, busy = await healths()
+        assert stuck is not None
+        assert "none taken" in stuck
+        assert busy is None
+        idle.hint_taken()
+        assert idle.health() == {"hints": None}
+        await healths()
+        await p.redis.flushall()
+        assert await healths() == [None, None]
+
+
 @asynccontextmanager
 async def _system(p: Pipeline, kafka: str, database_url: str, redis_url: str, log: Path) -> AsyncGenerator[None]:
     """A worker process of its own, an orchestrator that takes nothing in, and upkeep's sweep each second."""

@@ -8,7 +8,7 @@ import yaml
 from infra.policy import DEFAULT_POLICY, PolicyInvalid, load_policy
 from schemas.agents import ANSWERING, Lane, lane_of
 
-_LATER = {"rescues"}
+_LATER = {"rescues", "retention"}
 """Sections that files of version 1 may lack."""
 
 
@@ -30,6 +30,9 @@ def test_the_shipped_policy_names_two_models_for_every_answering_agent() -> None
         ({"deadlines": {"queue": 100}}, "deadlines"),
         ({"rescues": {"per_minute": 0}}, "rescues.per_minute"),
         ({"rescues": {"burst": 0}}, "rescues.burst"),
+        ({"retention": {"conversations": 10}}, "kafka <= conversations"),
+        ({"retention": {"keys": 80}}, "conversations <= keys"),
+        ({"retention": {"dead_letters": 13}}, "kafka <= dead_letters"),
         ({"unknown": 1}, "unknown"),
         ({"version": 0}, "version"),
     ],
