@@ -42,7 +42,7 @@ WITH gone AS (
 SELECT dead_letter_id FROM gone
 """)
 
-_REPLAY_JOBS = text("""
+_REPLAYS = text("""
 DELETE FROM replay_jobs WHERE job_id IN (
     SELECT job_id FROM replay_jobs
     WHERE ended_at IS NOT NULL AND ended_at < statement_timestamp() - make_interval(secs => :age)
@@ -161,7 +161,7 @@ class Retention:
             "conversations": self.conversations,
             "keys": self.keys,
             "dead_letters": self.dead_letters,
-            "replay_jobs": self.replay_jobs,
+            "replay_jobs": self.replays,
         }
 
     async def outbox(self, place: Place) -> Step:
@@ -172,9 +172,9 @@ class Retention:
         """Forget dead letters that are done with, and the bytes kept for them."""
         return await self._oldest(_DEAD_LETTERS, self._days.dead_letters, place)
 
-    async def replay_jobs(self, place: Place) -> Step:
+    async def replays(self, place: Place) -> Step:
         """Forget jobs that have ended, and their items."""
-        return await self._oldest(_REPLAY_JOBS, self._days.dead_letters, place)
+        return await self._oldest(_REPLAYS, self._days.dead_letters, place)
 
     async def _oldest(self, statement: TextClause, days: float, place: Place) -> Step:
         gone = len(await rows(self._engine, statement, {"age": days * DAY, "batch": BATCH}))

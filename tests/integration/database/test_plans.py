@@ -41,7 +41,7 @@ _STATEMENTS: dict[str, TextClause] = {
         (views, ("_TURN", "_TRANSCRIPT", "_RECENT", "_ATTEMPTS", "_EVENTS")),
         (dead_letters, ("_UNANSWERED",)),
         (waiting, ("_TAKE_OVERDUE",)),
-        (retention, ("_OUTBOX", "_DEAD_LETTERS", "_REPLAY_JOBS", "_KEYS", "_LOOK", "_LOCKED", "_CONVERSATIONS")),
+        (retention, ("_OUTBOX", "_DEAD_LETTERS", "_REPLAYS", "_KEYS", "_LOOK", "_LOCKED", "_CONVERSATIONS")),
     )
     for name in names
     for statement in [vars(module)[name]]
