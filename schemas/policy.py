@@ -71,6 +71,38 @@ class BreakerPolicy(_Frozen):
     """After that a probe that has not reported counts as lost. Longer than a model call may take."""
 
 
+class RescueBudget(_Frozen):
+    """How many turns may be sent to the frontier because their own lane was late: a token bucket, one token a turn."""
+
+    per_minute: float = Field(default=300, gt=0)
+    burst: int = Field(default=500, ge=1)
+
+
+class RetentionDays(_Frozen):
+    """Days after which what has ended is forgotten."""
+
+    kafka: float = Field(default=14, gt=0)
+    """Not ours to forget: after so long Kafka has dropped a record of `fairlead.turns`: its retention and a segment."""
+    outbox: float = Field(default=7, gt=0)
+    """From publication."""
+    conversations: float = Field(default=90, gt=0)
+    """From the end of the last turn."""
+    keys: float = Field(default=90, gt=0)
+    """Of keys whose message never became a turn; the others go with their turn."""
+    dead_letters: float = Field(default=90, gt=0)
+    """From the day they were done with; also of replay jobs."""
+
+    @model_validator(mode="after")
+    def _nested(self) -> Self:
+        if not self.kafka <= self.conversations <= self.keys:
+            raise ValueError(
+                "retention must nest: kafka <= conversations <= keys, or a record read again is answered again"
+            )
+        if self.dead_letters < self.kafka:
+            raise ValueError("retention must nest: kafka <= dead_letters, or a record read again is buried again")
+        return self
+
+
 class Policy(_Frozen):
     """The whole policy of an installation."""
 
@@ -80,6 +112,8 @@ class Policy(_Frozen):
     default_agent: Agent = Agent.DISCOVERY
     deadlines: Deadlines
     breaker: BreakerPolicy = BreakerPolicy()
+    rescues: RescueBudget = RescueBudget()
+    retention: RetentionDays = RetentionDays()
     bounded_reply: str
     """Shown when no model could answer. HTML of the allow-list."""
     without_answer: Literal["bounded", "human"] = "bounded"

@@ -7,13 +7,16 @@
 - `idempotency`: which message a key stands for
 - `headers`: Kafka headers as PostgreSQL keeps them
 - `inbox`: recording, preparing and queueing a turn
+- `waiting`: turns in a lane that no hint brought
 - `claims`: taking a turn, its latches, its lease
 - `letters`: the dead letter of a turn, part of the statements that take it out of its lane
 - `settlement`: ending a turn
 - `sweeps`: what nobody is working on any more
+- `rescue_budget`: how many turns may be rescued, shared by every upkeep
 - `views`: reading turns for watchers and operators
 - `outbox`: what must reach Kafka after a transaction
 - `breakers`: lanes whose primary is skipped, shared by all workers
 - `audit`: what operators did
 - `dead_letters`: the index of records that never became turns, and where copies are
+- `retention`: forgetting what is old
 """

@@ -8,11 +8,12 @@ from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.postgres.letters import LETTER_COLUMNS, letter_ctes
+from infra.postgres.rescue_budget import ALLOWED_SQL, budget_values
 from infra.postgres.statements import row, rows
 from schemas.agents import Agent, Lane, lane_of
 from schemas.dead_letters import DeadLetterReason
 from schemas.ids import TurnId
-from schemas.policy import Deadlines
+from schemas.policy import Deadlines, RescueBudget
 from schemas.turns import TurnState
 
 BATCH: Final = 200
@@ -43,17 +44,25 @@ ORDER BY t.created_at LIMIT :batch
 def _to_rescue(*, due: str, reason: str) -> TextClause:
     """Return the statement that opens turns to the dead-letter route: fence, evidence, and the record's copy for Kafka.
 
-    Both name the turn `t`; `reason` is read as it was before the step.
+    Both name the turn `t`; `reason` is read as it was before the step. A turn that a rescue would be paid for, and that
+    the budget has no token for, is opened with the reason `budget`: it will be parked.
     """
     return text(f"""
-WITH due AS (
-    SELECT t.turn_id, t.state, {reason} AS why FROM turns t WHERE t.done_at IS NULL AND {due}
+WITH lost AS (
+    SELECT t.turn_id, t.state, {reason} AS why,
+           EXISTS (SELECT 1 FROM attempts a WHERE a.turn_id = t.turn_id AND a.ordinal = 2) AS spent
+    FROM turns t WHERE t.done_at IS NULL AND {due}
     ORDER BY t.turn_id LIMIT :batch FOR UPDATE OF t SKIP LOCKED
+), due AS (
+    SELECT turn_id FROM lost WHERE NOT spent
+), {ALLOWED_SQL}, judged AS (
+    SELECT l.turn_id, l.state, CASE WHEN l.spent OR a.turn_id IS NOT NULL THEN l.why ELSE 'budget' END AS why
+    FROM lost l LEFT JOIN allowed a USING (turn_id)
 ), moved AS (
     UPDATE turns t SET state = 'rescue', epoch = t.epoch + 1, owner = NULL, lease_until = NULL,
-                       hinted_at = clock_timestamp(), hints = 1, reason = d.why
-    FROM due d WHERE t.turn_id = d.turn_id
-    RETURNING {LETTER_COLUMNS}, d.state AS from_state, d.why
+                       hinted_at = clock_timestamp(), hints = 1, reason = j.why
+    FROM judged j WHERE t.turn_id = j.turn_id
+    RETURNING {LETTER_COLUMNS}, j.state AS from_state, j.why
 ), left_alone AS (
     UPDATE attempts a SET state = 'abandoned', error = m.why, ended_at = clock_timestamp()
     FROM moved m WHERE a.turn_id = m.turn_id AND a.ended_at IS NULL
@@ -184,9 +193,10 @@ class Abandoned:
 class Sweeps:
     """Each method is one round trip and takes at most `BATCH` turns."""
 
-    def __init__(self, engine: AsyncEngine, *, deadlines: Deadlines, actor: str) -> None:
+    def __init__(self, engine: AsyncEngine, *, deadlines: Deadlines, rescues: RescueBudget, actor: str) -> None:
         self._engine = engine
         self._deadlines = deadlines
+        self._budget = budget_values(rescues)
         self._actor = actor
 
     async def rehint(self) -> list[tuple[TurnId, Lane]]:
@@ -213,7 +223,7 @@ class Sweeps:
         return await self._rescued(_WORKER_LOST, {})
 
     async def _rescued(self, statement: TextClause, more: dict[str, object]) -> list[Rescued]:
-        found = await rows(self._engine, statement, {"batch": BATCH, "actor": self._actor, **more})
+        found = await rows(self._engine, statement, {"batch": BATCH, "actor": self._actor, **self._budget, **more})
         return [Rescued(TurnId(r["turn_id"]), DeadLetterReason(r["why"])) for r in found]
 
     async def routable(self, turn_ids: Sequence[TurnId]) -> list[TurnId]:

@@ -46,7 +46,10 @@ if verb == 'append' then
       local fresh = {}
       for i = n + 2 - first, count do fresh[#fresh + 1] = ARGV[at + i - 1] end
       if #fresh > 0 then
-        redis.call('RPUSH', log, unpack(fresh))
+        -- A log that is made here (Redis lost it alone) must not outlive its fence: nothing is kept for ever.
+        if redis.call('RPUSH', log, unpack(fresh)) == #fresh then
+          redis.call('EXPIRE', log, math.max(1, redis.call('TTL', fence)))
+        end
         redis.call('HSET', fence, 'n', first + count - 1)
       end
       if finished == '1' then redis.call('HSET', fence, 'x', 1) end

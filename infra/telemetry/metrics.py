@@ -102,6 +102,15 @@ STALE_FENCE_REFUSALS = Counter("fairlead_stale_fence_refusals_total", "Writes of
 LIVE_TURNS = Gauge("fairlead_live_turns", "Turns this worker is carrying")
 TURN_CAPACITY = Gauge("fairlead_turn_capacity", "Turns this worker may carry at a time")
 
+# Turns that a worker found in the ledger because no hint brought them. Single ones are lost messages; a stream of
+# them means that Redis, or the worker's Celery consumer, is in trouble. Visitors wait a second or two for each.
+TURNS_FOUND = Counter("fairlead_turns_found_total", "Turns taken from the ledger without a hint", ["lane"])
+
+# When each loop of a process last got through. Long ago: that loop hangs, and `/healthz` says so.
+LOOP_LAST_PASS = Gauge(
+    "fairlead_loop_last_pass_timestamp_seconds", "Unix time at which a loop last got through", ["loop"]
+)
+
 # How late this process's event loop runs. Above a tenth of a second every stream of the process stutters.
 EVENT_LOOP_LAG = Histogram("fairlead_event_loop_lag_seconds", "Lateness of the event loop", buckets=_WAITS)
 
@@ -126,6 +135,9 @@ UPKEEP_SWEEPS = Counter("fairlead_upkeep_sweeps_total", "Sweeps of upkeep", ["sw
 UPKEEP_LAST_SUCCESS = Gauge(
     "fairlead_upkeep_last_success_timestamp_seconds", "Unix time of a sweep's last success", ["sweep"]
 )
+
+# What retention deletes, by kind. Flat at 0 while tables grow: read the lines of upkeep's loop `retention`.
+FORGOTTEN = Counter("fairlead_forgotten_total", "Rows forgotten because they are old", ["kind"])
 
 # Gateway --------------------------------------------------
 

@@ -140,11 +140,21 @@ COMMENT ON COLUMN breakers.away_until IS 'A drill: until then every primary call
 CREATE TABLE rescue_budget (
     one          boolean PRIMARY KEY DEFAULT true CHECK (one),
     tokens       double precision NOT NULL,
+    taken        int NOT NULL DEFAULT 0,
     refilled_at  timestamptz NOT NULL DEFAULT clock_timestamp()
 );
+COMMENT ON COLUMN rescue_budget.taken IS 'How many tokens the latest statement took, for that statement to read.';
+
+-- What retention goes by.
+CREATE INDEX outbox_published ON outbox (published_at) WHERE published_at IS NOT NULL;
+CREATE INDEX conversations_by_age ON conversations (created_at, tenant_id, conversation_id);
+CREATE INDEX idempotency_by_age ON idempotency (created_at, tenant_id, key);
+CREATE INDEX dead_letters_done ON dead_letters (updated_at) WHERE state <> 'unanswered';
+CREATE INDEX replay_jobs_ended ON replay_jobs (ended_at) WHERE ended_at IS NOT NULL;
 """
 
 DOWNGRADE = """
+DROP INDEX outbox_published, conversations_by_age, idempotency_by_age, dead_letters_done;
 DROP TABLE rescue_budget, breakers, operator_audit, replay_items, replay_jobs, dead_records, turn_records;
 DROP FUNCTION operator_audit_is_append_only;
 DROP INDEX dead_letters_listed;

@@ -173,7 +173,7 @@ async def pipeline(
         frames = FrameLog(redis)
         dispatcher = Dispatcher(redis)
         inbox = Inbox(engine, deadlines=policy.deadlines, actor="orchestrator@test", history=10)
-        sweeps = Sweeps(engine, deadlines=policy.deadlines, actor="upkeep@test")
+        sweeps = Sweeps(engine, deadlines=policy.deadlines, rescues=policy.rescues, actor="upkeep@test")
         settler = AbandonedSettler(engine=engine, frames=frames, redis=redis, actor="upkeep@test", policy=policy)
         sweeper = Sweeper(
             sweeps=sweeps,

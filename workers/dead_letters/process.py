@@ -89,7 +89,7 @@ async def dead_letter_worker(settings: Settings) -> AsyncGenerator[DeadLetterWor
             settings,
             dead_letters=DeadLetters(engine),
             routing=Routing(
-                sweeps=Sweeps(engine, deadlines=policy.deadlines, actor=actor),
+                sweeps=Sweeps(engine, deadlines=policy.deadlines, rescues=policy.rescues, actor=actor),
                 dispatcher=Dispatcher(redis),
                 settler=AbandonedSettler(
                     engine=engine, frames=FrameLog(redis), redis=redis, actor=actor, policy=policy

@@ -36,6 +36,13 @@ class Capacity:
                 return False
         return not stopping() or self._give_back()
 
+    def acquire_up_to(self, most: int) -> int:
+        """Take places that are free now, without waiting; returns how many."""
+        taken = 0
+        while taken < most and self._free.acquire(blocking=False):
+            taken += 1
+        return taken
+
     def _give_back(self) -> bool:
         self._free.release()
         return False
@@ -45,11 +52,13 @@ class Capacity:
         self._free.release()
 
 
+def stopping() -> bool:
+    """Whether Celery was told to end this process."""
+    return worker_state.should_stop is not None or worker_state.should_terminate is not None
+
+
 def open_door(app: Celery, *, capacity: Capacity, start: Start, refuse: Refuse) -> None:
     """Register the one task of the application."""
-
-    def stopping() -> bool:
-        return worker_state.should_stop is not None or worker_state.should_terminate is not None
 
     @app.task(name=TASK_ANSWER, bind=True)
     def answer(task: "Task[[str], None]", turn_id: str) -> None:  # pyright: ignore[reportUnusedFunction] # Celery keeps it

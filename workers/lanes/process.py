@@ -5,9 +5,10 @@ import os
 import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from celery import Celery
+from redis.asyncio import Redis
 from structlog import get_logger
 
 from infra.celery.app import create_app
@@ -16,6 +17,7 @@ from infra.policy import load_policy
 from infra.postgres.breakers import BreakerTable
 from infra.postgres.claims import Claims
 from infra.postgres.engine import create_engine
+from infra.postgres.waiting import Waiting
 from infra.processes import end
 from infra.redis.client import create_redis
 from infra.redis.frame_log import FrameLog
@@ -24,6 +26,7 @@ from infra.telemetry import metrics
 from infra.telemetry.logs import configure_logs, own_celery_logs
 from infra.telemetry.loop_lag import watch_loop_lag
 from infra.telemetry.metrics import serve_metrics
+from infra.telemetry.pulse import Pulse
 from infra.telemetry.tracing import configure_tracing, current_traceparent
 from schemas.agents import Lane
 from schemas.ids import TurnId
@@ -34,8 +37,9 @@ from workers.answers.settle import Settler
 from workers.answers.writer import FrameWriter
 from workers.breaker import Breakers
 from workers.executor import Executor, run_safely
-from workers.lanes.door import Capacity, open_door
+from workers.lanes.door import Capacity, open_door, stopping
 from workers.lanes.loop_thread import LoopThread
+from workers.lanes.poll import Poll
 from workers.live_turns import LiveTurns
 from workers.providers.backends import Backends
 
@@ -48,8 +52,11 @@ class AgentRuntime:
 
     executor: Executor
     dispatcher: Dispatcher
-    tasks: set[asyncio.Task[None]]
     settings: Settings
+    capacity: Capacity
+    pulse: Pulse
+    tasks: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
+    poll: Poll | None = None
 
     def start(self, turn_id: TurnId, lane: Lane, done: Callable[[], None]) -> None:
         """Start carrying a turn."""
@@ -69,12 +76,16 @@ class AgentRuntime:
         """Report progress: the lease loop is the heart of this process."""
         live = self.executor.live
         late = asyncio.get_running_loop().time() - live.last_renewal
-        return {"leases": f"not renewed for {late:.0f} s" if late > self.executor.policy.deadlines.lease else None}
+        return {
+            "leases": f"not renewed for {late:.0f} s" if late > self.executor.policy.deadlines.lease else None,
+            **self.pulse.health(),
+            **(self.poll.health() if self.poll else {}),
+        }
 
 
 @asynccontextmanager
-async def agent_runtime(settings: Settings, policy: Policy) -> AsyncGenerator[AgentRuntime]:
-    """Build and tear down everything an agent worker needs on its loop."""
+async def agent_runtime(settings: Settings, policy: Policy, lanes: Sequence[Lane] = ()) -> AsyncGenerator[AgentRuntime]:
+    """Build and tear down what an agent worker needs on its loop. Without lanes it only carries what it is given."""
     owner = f"agents@{socket.gethostname()}:{os.getpid()}"
     engine = create_engine(settings.database.get_secret_value(), pool_size=24, name="fairlead-agents", pool_timeout=10)
     redis = create_redis(settings.redis, connections=16)
@@ -106,23 +117,41 @@ async def agent_runtime(settings: Settings, policy: Policy) -> AsyncGenerator[Ag
         breakers=breakers,
         live=live,
     )
-    runtime = AgentRuntime(executor, Dispatcher(redis), set(), settings)
+    runtime = AgentRuntime(executor, Dispatcher(redis), settings, Capacity(settings.worker_capacity), Pulse())
     beats = [
         asyncio.create_task(publisher.run(), name="publisher"),
         asyncio.create_task(live.run(), name="leases"),
         asyncio.create_task(breakers.run(), name="breakers"),
         asyncio.create_task(watch_loop_lag(), name="loop-lag"),
     ]
+    if lanes:
+        runtime.poll = _poll(runtime, lanes, Waiting(engine, lanes=lanes), redis)
+        polling = [asyncio.create_task(runtime.poll.run(), name="poll")]
+    else:
+        polling = []
     metrics.TURN_CAPACITY.set(settings.worker_capacity)
     try:
         async with serve_metrics(settings.metrics_port, runtime.health, degraded=backends.degraded):
             yield runtime
+            await end(polling)
             await runtime.drain()
     finally:
-        await end(beats)
+        await end([*polling, *beats])
         await backends.aclose()
         await redis.aclose()
         await engine.dispose()
+
+
+def _poll(runtime: AgentRuntime, lanes: Sequence[Lane], waiting: Waiting, redis: Redis) -> Poll:
+    return Poll(
+        waiting=waiting,
+        redis=redis,
+        lanes=lanes,
+        capacity=runtime.capacity,
+        start=runtime.start,
+        stopping=stopping,
+        pulse=runtime.pulse,
+    )
 
 
 def run(settings: Settings, lanes: Sequence[Lane]) -> None:
@@ -133,7 +162,7 @@ def run(settings: Settings, lanes: Sequence[Lane]) -> None:
     app = create_app(settings.redis)
     threads = LoopThread()
     threads.start()
-    context = agent_runtime(settings, load_policy(settings.policy))
+    context = agent_runtime(settings, load_policy(settings.policy), lanes)
     runtime = threads.submit(context.__aenter__()).result()
     try:
         _serve(app, lanes, settings, threads, runtime)
@@ -145,12 +174,14 @@ def run(settings: Settings, lanes: Sequence[Lane]) -> None:
 
 def _serve(app: Celery, lanes: Sequence[Lane], settings: Settings, threads: LoopThread, runtime: AgentRuntime) -> None:
     def start(turn_id: TurnId, lane: Lane, done: Callable[[], None]) -> None:
+        if runtime.poll is not None:
+            runtime.poll.hint_taken()
         threads.loop.call_soon_threadsafe(runtime.start, turn_id, lane, done)
 
     def refuse(turn_id: TurnId, lane: Lane) -> None:
         threads.submit(runtime.dispatcher.send([Hint(turn_id, lane, current_traceparent())])).result(5)
 
-    open_door(app, capacity=Capacity(settings.worker_capacity), start=start, refuse=refuse)
+    open_door(app, capacity=runtime.capacity, start=start, refuse=refuse)
     worker = app.Worker(
         pool_cls="solo",
         concurrency=1,

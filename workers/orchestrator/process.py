@@ -19,12 +19,15 @@ from infra.policy import load_policy
 from infra.postgres.dead_letters import DeadLetters
 from infra.postgres.engine import create_engine
 from infra.postgres.inbox import Inbox
+from infra.postgres.statements import LedgerUnavailable
+from infra.postgres.sweeps import Sweeps
 from infra.processes import beat_until, run_until_signal
 from infra.redis.client import create_redis
 from infra.redis.wake import announcements
 from infra.settings import Settings
 from infra.telemetry.loop_lag import watch_loop_lag
 from infra.telemetry.metrics import serve_metrics
+from infra.telemetry.pulse import Pulse
 from schemas.ids import TurnId
 from schemas.names import GROUP_ORCHESTRATOR, TOPIC_TURNS
 from workers.orchestrator.intake import Intake
@@ -37,6 +40,11 @@ CONCURRENT_PREPARATIONS: Final = 64
 MAX_WAITING: Final = 1_000
 """Above this many turns under preparation, intake waits: Kafka is the better queue."""
 
+HEADS_SECONDS: Final = 1.0
+"""Between two looks for heads that nobody announced: while Redis is away, nobody can."""
+
+STUCK_SECONDS: Final = 60.0
+
 
 class Orchestrator:
     """Intake in order, preparation concurrent across conversations."""
@@ -47,6 +55,7 @@ class Orchestrator:
         *,
         inbox: Inbox,
         preparation: Preparation,
+        sweeps: Sweeps,
         redis: Redis,
         producer: EventProducer,
         dead_letters: DeadLetters,
@@ -54,18 +63,20 @@ class Orchestrator:
         self._settings = settings
         self._inbox = inbox
         self._preparation = preparation
+        self._sweeps = sweeps
         self._redis = redis
         self._producer = producer
         self._dead_letters = dead_letters
         self._places = asyncio.Semaphore(CONCURRENT_PREPARATIONS)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], TurnId] = {}
+        self.pulse = Pulse()
         self.last_poll = time.monotonic()
 
     def start_turn(self, turn_id: TurnId) -> None:
         """Prepare a turn beside the others."""
         task = asyncio.create_task(self._prepare(turn_id), name=f"prepare-{turn_id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = turn_id
+        task.add_done_callback(self._tasks.pop)
 
     async def _prepare(self, turn_id: TurnId) -> None:
         try:
@@ -121,15 +132,43 @@ class Orchestrator:
                 log.warning("wake_channel_lost", error=type(error).__name__)
                 await asyncio.sleep(1)
 
+    async def find_for_ever(self) -> None:
+        """Start heads that nobody announced."""
+        self.pulse.watch("heads", within=STUCK_SECONDS)
+        while True:
+            try:
+                await self.find_heads()
+            except LedgerUnavailable as error:
+                log.warning("heads_wait", error=str(error))
+            except Exception:
+                log.exception("heads_not_found")
+            self.pulse.passed("heads")
+            await asyncio.sleep(HEADS_SECONDS)
+
+    async def find_heads(self) -> None:
+        """Start, once, the heads of conversations that nobody prepares; those under way here are not among them.
+
+        Raises:
+            LedgerUnavailable: PostgreSQL does not answer.
+        """
+        if len(self._tasks) > MAX_WAITING:
+            return
+        found = await self._sweeps.wakeable()
+        for turn_id in set(found) - set(self._tasks.values()):
+            self.start_turn(turn_id)
+
     async def drain(self) -> None:
         """Finish what is being prepared."""
         if self._tasks:
             await asyncio.wait(set(self._tasks), timeout=5)
 
     def health(self) -> dict[str, str | None]:
-        """Report progress of the poll loop."""
+        """Report progress of each loop."""
         late = time.monotonic() - self.last_poll
-        return {"intake": f"no poll of Kafka for {late:.0f} s" if late > 60 else None}
+        return {
+            "intake": f"no poll of Kafka for {late:.0f} s" if late > STUCK_SECONDS else None,
+            **self.pulse.health(),
+        }
 
 
 @asynccontextmanager
@@ -161,6 +200,7 @@ async def orchestrator(settings: Settings) -> AsyncGenerator[Orchestrator]:
             settings,
             inbox=inbox,
             preparation=preparation,
+            sweeps=Sweeps(engine, deadlines=policy.deadlines, rescues=policy.rescues, actor=actor),
             redis=redis,
             producer=producer,
             dead_letters=DeadLetters(engine),
@@ -174,7 +214,12 @@ async def orchestrator(settings: Settings) -> AsyncGenerator[Orchestrator]:
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until `stop` is set."""
     async with orchestrator(settings) as process, serve_metrics(settings.metrics_port, process.health):
-        beats = {"consume": process.consume(), "wake": process.listen(), "loop-lag": watch_loop_lag()}
+        beats = {
+            "consume": process.consume(),
+            "wake": process.listen(),
+            "heads": process.find_for_ever(),
+            "loop-lag": watch_loop_lag(),
+        }
         await beat_until(stop, beats)
         await process.drain()
 

@@ -17,6 +17,7 @@ from infra.policy import load_policy
 from infra.postgres.dead_letters import DeadLetters
 from infra.postgres.engine import create_engine
 from infra.postgres.outbox import Outbox
+from infra.postgres.retention import Retention
 from infra.postgres.statements import LedgerUnavailable
 from infra.postgres.sweeps import Sweeps
 from infra.processes import beat_until, run_until_signal
@@ -27,12 +28,14 @@ from infra.telemetry import metrics
 from infra.telemetry.loop_lag import watch_loop_lag
 from infra.telemetry.metrics import serve_metrics
 from workers.answers.abandoned import AbandonedSettler
+from workers.upkeep.forgetter import Forgetter
 from workers.upkeep.relay import Relay
 from workers.upkeep.sweep import Sweeper
 
 log = get_logger(__name__)
 
 RELAY_SECONDS: Final = 0.1
+RETENTION_SECONDS: Final = 10.0
 STUCK_SECONDS: Final = 30.0
 
 
@@ -44,6 +47,7 @@ class Upkeep:
     relay: Relay
     outbox: Outbox
     dead_letters: DeadLetters
+    forgetter: Forgetter
     seconds: float
     succeeded: dict[str, float] = field(default_factory=dict[str, float])
 
@@ -68,6 +72,14 @@ class Upkeep:
                 pass
 
         await self._for_ever("relay", drain, RELAY_SECONDS)
+
+    async def forget_for_ever(self) -> None:
+        """Forget what is old."""
+
+        async def forget() -> None:
+            await self.forgetter.run_once()
+
+        await self._for_ever("retention", forget, RETENTION_SECONDS)
 
     async def _for_ever(self, name: str, body: Callable[[], Awaitable[None]], rest: float) -> None:
         self.succeeded[name] = time.monotonic()
@@ -107,7 +119,7 @@ async def upkeep(settings: Settings) -> AsyncGenerator[Upkeep]:
     outbox = Outbox(engine)
     frames = FrameLog(redis)
     sweeper = Sweeper(
-        sweeps=Sweeps(engine, deadlines=policy.deadlines, actor=actor),
+        sweeps=Sweeps(engine, deadlines=policy.deadlines, rescues=policy.rescues, actor=actor),
         frames=frames,
         redis=redis,
         dispatcher=Dispatcher(redis),
@@ -116,7 +128,12 @@ async def upkeep(settings: Settings) -> AsyncGenerator[Upkeep]:
     )
     try:
         yield Upkeep(
-            sweeper, Relay(outbox=outbox, producer=producer), outbox, DeadLetters(engine), settings.upkeep_seconds
+            sweeper,
+            Relay(outbox=outbox, producer=producer),
+            outbox,
+            DeadLetters(engine),
+            Forgetter(Retention(engine, days=policy.retention)),
+            settings.upkeep_seconds,
         )
     finally:
         await producer.stop()
@@ -130,6 +147,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         beats = {
             "sweep": process.sweep_for_ever(),
             "relay": process.relay_for_ever(),
+            "retention": process.forget_for_ever(),
             "loop-lag": watch_loop_lag(),
         }
         await beat_until(stop, beats)

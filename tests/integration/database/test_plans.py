@@ -1,11 +1,12 @@
 """Statements that every turn or every sweep runs stay flat while finished turns pile up."""
 
 import re
+from datetime import UTC, datetime
 
 import pytest
 from sqlalchemy import TextClause, text
 
-from infra.postgres import claims, dead_letters, inbox, outbox, settlement, sweeps, views
+from infra.postgres import claims, dead_letters, inbox, outbox, retention, settlement, sweeps, views, waiting
 from tests.support.pipeline import Pipeline, pipeline
 
 _FINISHED = (
@@ -22,6 +23,8 @@ _FINISHED = (
     " SELECT 't', '[]', 'v', turn_id, now() FROM turns",
     "INSERT INTO dead_letters (turn_id, reason, stage, state)"
     " SELECT turn_id, 'worker_lost', 'running', 'answered_by_fallback' FROM turns",
+    "INSERT INTO idempotency (tenant_id, key, body_sha256, conversation_id, turn_id)"
+    " SELECT tenant_id, turn_id, '', conversation_id, turn_id FROM turns",
     "ANALYZE",
 )
 
@@ -49,11 +52,15 @@ _STATEMENTS: dict[str, TextClause] = {
         (outbox, ("_TAKE", "_WAITING", "_MARK")),
         (views, ("_TURN", "_TRANSCRIPT", "_RECENT", "_ATTEMPTS", "_EVENTS")),
         (dead_letters, ("_UNANSWERED", "_PLACED")),
+        (waiting, ("_TAKE_OVERDUE",)),
+        (retention, ("_OUTBOX", "_DEAD_LETTERS", "_REPLAYS", "_KEYS", "_LOOK", "_LOCKED", "_CONVERSATIONS")),
     )
     for name in names
     for statement in [vars(module)[name]]
 }
-_GROWING = re.compile(r"Seq Scan on (?:turns|turn_records|attempts|turn_events|outbox|dead_letters|conversations)\b")
+_GROWING = re.compile(
+    r"Seq Scan on (?:turns|turn_records|attempts|turn_events|outbox|dead_letters|conversations|idempotency)\b"
+)
 
 
 @pytest.mark.parametrize("kind", ["force_generic_plan", "force_custom_plan"])
@@ -90,6 +97,8 @@ _VALUES: dict[str, object] = {
     "policy": 1,
     "prompts": "{}",
     "patience": 5.0,
+    "rescue_rate": 5.0,
+    "rescue_burst": 500.0,
     "letter": "malformed",
     "letter_error": "e",
     "tenant": "acme",
@@ -110,6 +119,16 @@ _VALUES: dict[str, object] = {
     "waiting": 600.0,
     "seconds": 60.0,
     "direct": False,
+    "age": 1e6,
+    "after_at": datetime(2026, 1, 1, tzinfo=UTC),
+    "after_tenant": "",
+    "after_name": "",
+    "tenants": ["acme"],
+    "names": ["c1"],
+    "late": 4.0,
+    "late_again": 1.0,
+    "agents": ["discovery"],
+    "rescues": True,
     "force_frontier": False,
     "turns_cut": 0,
     "topic": "t",

@@ -255,7 +255,7 @@ async def test_two_upkeeps_at_once_end_every_turn_once(database_url: str, redis_
         turns = [await p.queue(f"c{n}", "Hello there") for n in range(20)]
         for turn in turns:
             await _age(p, turn, deadline_at=10_000)
-        sweeps = Sweeps(p.engine, deadlines=p.policy.deadlines, actor="upkeep@other")
+        sweeps = Sweeps(p.engine, deadlines=p.policy.deadlines, rescues=p.policy.rescues, actor="upkeep@other")
         other = replace(p.sweeper, sweeps=sweeps, settler=replace(p.sweeper.settler, actor="upkeep@other"))
 
         await asyncio.gather(p.sweeper.run_once(), other.run_once(), p.sweeper.run_once(), other.run_once())

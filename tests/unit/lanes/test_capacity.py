@@ -26,3 +26,11 @@ def test_a_stopping_process_takes_nothing() -> None:
     assert not capacity.acquire(lambda: True)
     assert capacity.acquire(lambda: False)
     assert not capacity.acquire(lambda: True)
+
+
+def test_places_are_taken_as_far_as_there_are_any() -> None:
+    """Asked for five of three without waiting, it gives three, then none, and one again when one is given back."""
+    capacity = Capacity(3)
+    assert [capacity.acquire_up_to(5), capacity.acquire_up_to(1)] == [3, 0]
+    capacity.release()
+    assert capacity.acquire_up_to(5) == 1

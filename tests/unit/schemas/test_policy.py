@@ -8,6 +8,9 @@ import yaml
 from infra.policy import DEFAULT_POLICY, PolicyInvalid, load_policy
 from schemas.agents import ANSWERING, Lane, lane_of
 
+_LATER = {"rescues", "retention"}
+"""Sections that files of version 1 may lack."""
+
 
 def test_the_shipped_policy_names_two_models_for_every_answering_agent() -> None:
     """Each agent that answers has a primary and another model as fallback, and only discovery the fine-tuned one."""
@@ -25,6 +28,11 @@ def test_the_shipped_policy_names_two_models_for_every_answering_agent() -> None
     [
         ({"agents": {}}, "names no models for discovery"),
         ({"deadlines": {"queue": 100}}, "deadlines"),
+        ({"rescues": {"per_minute": 0}}, "rescues.per_minute"),
+        ({"rescues": {"burst": 0}}, "rescues.burst"),
+        ({"retention": {"conversations": 10}}, "kafka <= conversations"),
+        ({"retention": {"keys": 80}}, "conversations <= keys"),
+        ({"retention": {"dead_letters": 13}}, "kafka <= dead_letters"),
         ({"unknown": 1}, "unknown"),
         ({"version": 0}, "version"),
     ],
@@ -36,6 +44,14 @@ def test_a_policy_that_does_not_fit_says_where(tmp_path: Path, change: dict[str,
     with pytest.raises(PolicyInvalid, match=says) as caught:
         load_policy(broken)
     assert str(broken) in str(caught.value)
+
+
+def test_an_older_policy_file_stays_valid(tmp_path: Path) -> None:
+    """A file from before a section existed gets the defaults, which are those of the shipped policy."""
+    shipped = yaml.safe_load(DEFAULT_POLICY.read_text())
+    older = tmp_path / "policy.yaml"
+    older.write_text(yaml.safe_dump({name: value for name, value in shipped.items() if name not in _LATER}))
+    assert load_policy(older) == load_policy()
 
 
 @pytest.mark.parametrize("text", [None, "{", "- a"])
