@@ -44,11 +44,14 @@ WITH done AS (
     INSERT INTO outbox (topic, key, headers, value, turn_id)
     SELECT :topic, CAST(:key AS bytea), CAST(:headers AS jsonb), CAST(:value AS bytea), turn_id FROM done
 ), letter AS (
-    INSERT INTO dead_letters (turn_id, tenant_id, conversation_id, reason, stage, error, epoch,
+    INSERT INTO dead_letters AS l (turn_id, tenant_id, conversation_id, reason, stage, error, epoch,
                               kafka_topic, kafka_partition, kafka_offset)
     SELECT turn_id, tenant_id, conversation_id, CAST(:letter AS text), from_state, :reason, epoch,
            kafka_topic, kafka_partition, kafka_offset
     FROM done WHERE CAST(:letter AS text) IS NOT NULL
+    ON CONFLICT (turn_id) WHERE turn_id IS NOT NULL DO UPDATE
+    SET reason = excluded.reason, stage = excluded.stage, error = excluded.error, epoch = excluded.epoch,
+        state = 'unanswered', times = l.times + 1, updated_at = clock_timestamp()
 ), answered_letter AS (
     UPDATE dead_letters l SET state = 'answered_by_fallback', updated_at = clock_timestamp() FROM done d
     WHERE l.turn_id = d.turn_id AND l.state = 'unanswered' AND d.state IN ('answered', 'truncated')

@@ -36,6 +36,7 @@ WHERE t.done_at IS NULL
 ORDER BY t.created_at LIMIT :batch
 """)
 
+# A turn has one letter, however often it leaves a lane.
 _TO_RESCUE: Final = """
 WITH due AS (
     SELECT turn_id, state FROM turns WHERE done_at IS NULL AND {due}
@@ -49,11 +50,14 @@ WITH due AS (
     UPDATE attempts a SET state = 'abandoned', error = '{reason}', ended_at = clock_timestamp()
     FROM moved m WHERE a.turn_id = m.turn_id AND a.ended_at IS NULL
 ), letter AS (
-    INSERT INTO dead_letters (turn_id, tenant_id, conversation_id, reason, stage, epoch,
+    INSERT INTO dead_letters AS l (turn_id, tenant_id, conversation_id, reason, stage, epoch,
                               kafka_topic, kafka_partition, kafka_offset)
     SELECT turn_id, tenant_id, conversation_id, '{reason}', from_state, epoch,
            kafka_topic, kafka_partition, kafka_offset
     FROM moved
+    ON CONFLICT (turn_id) WHERE turn_id IS NOT NULL DO UPDATE
+    SET reason = excluded.reason, stage = excluded.stage, error = excluded.error, epoch = excluded.epoch,
+        state = 'unanswered', times = l.times + 1, updated_at = clock_timestamp()
 ), event AS (
     INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor, note)
     SELECT turn_id, from_state, 'rescue', epoch, :actor, '{reason}' FROM moved
@@ -122,11 +126,14 @@ WITH moved AS (
     UPDATE attempts a SET state = 'abandoned', error = 'worker_lost', ended_at = clock_timestamp()
     FROM moved m WHERE a.turn_id = m.turn_id AND a.ended_at IS NULL
 ), letter AS (
-    INSERT INTO dead_letters (turn_id, tenant_id, conversation_id, reason, stage, epoch,
+    INSERT INTO dead_letters AS l (turn_id, tenant_id, conversation_id, reason, stage, epoch,
                               kafka_topic, kafka_partition, kafka_offset)
     SELECT turn_id, tenant_id, conversation_id, 'worker_lost', 'sealing', epoch,
            kafka_topic, kafka_partition, kafka_offset
     FROM moved
+    ON CONFLICT (turn_id) WHERE turn_id IS NOT NULL DO UPDATE
+    SET reason = excluded.reason, stage = excluded.stage, error = excluded.error, epoch = excluded.epoch,
+        state = 'unanswered', times = l.times + 1, updated_at = clock_timestamp()
 ), event AS (
     INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor)
     SELECT turn_id, 'sealing', 'rescue', epoch, :actor FROM moved
