@@ -8,6 +8,7 @@ from typing import assert_never
 from opentelemetry import trace
 from structlog import get_logger
 
+from infra.crash_points import reach
 from infra.postgres.claims import Claim, Claims
 from infra.postgres.statements import LedgerUnavailable
 from infra.redis.frame_log import FrameLog, FramesUnavailable, Stream, Verdict
@@ -55,6 +56,7 @@ class Executor:
             tracer.start_as_current_span(f"answer {claim.agent}", context=context_from(claim.traceparent)),
         ):
             writer = await self.arm(claim)
+            reach("after_arm")
             with self.live.carrying(claim, writer):
                 prompt = self.prompt(claim)
                 ending = await self.generate(claim, prompt, writer)
@@ -64,12 +66,16 @@ class Executor:
         """Take the turn; its attempt is in the ledger from here on."""
         try:
             if lane is Lane.FRONTIER_FALLBACK:
-                return await self.claims.rescue(turn_id)
+                rescued = await self.claims.rescue(turn_id)
+                if rescued is not None:
+                    reach("after_rescue_claim")
+                return rescued
             claim = await self.claims.claim(turn_id)
         except LedgerUnavailable as error:
             log.warning("claim_failed", turn_id=turn_id, error=str(error))
             return None
         if claim is not None:
+            reach("after_claim")
             metrics.QUEUE_WAIT.labels(lane).observe(max(0.0, claim.waited))
         return claim
 
@@ -100,6 +106,7 @@ class Executor:
             log.warning("falling_back", error=first.error.code, why=str(first.error))
             if not await self.claims.latch_fallback(claim, first.error.code):
                 return LeaseLost()
+            reach("after_fb_latch")
             first = await self.attempt(claim, prompt, writer, 2, claim.fallback)
         match first:
             case FailedUnseen(error=error):
@@ -147,9 +154,11 @@ class Executor:
         if writer.lost.is_set():
             return False
         first = not writer.started
+        reach("before_latch" if first else "mid_stream")
         if first and not writer.silent and not await self.claims.latch_visible(claim, ordinal):
             return False
         if first:
+            reach("after_latch_before_chunk1")
             metrics.FIRST_FRAME.labels(claim.agent).observe(claim.age + time.monotonic() - writer.opened)
         writer.write(html)
         self.publisher.submit(writer, urgent=first)
@@ -162,6 +171,7 @@ class Executor:
                 log.warning("lease_lost")
             case Answered() | Truncated() | Bounded():
                 await self.publisher.drain(writer)
+                reach("before_final")
                 await self.settler.settle(claim, prompt.turns_cut, writer, ending)
             case _:
                 assert_never(ending)

@@ -12,6 +12,7 @@ from structlog import get_logger
 
 from infra.celery.app import create_app
 from infra.celery.dispatch import Dispatcher, Hint
+from infra.crash_points import arm, reach
 from infra.policy import load_policy
 from infra.postgres.claims import Claims
 from infra.postgres.engine import create_engine
@@ -59,6 +60,7 @@ class AgentRuntime:
         """Wait for the turns under way; what is left after the drain time is left to its lease."""
         if self.tasks:
             log.info("draining", turns=len(self.tasks), seconds=self.settings.drain_seconds)
+            reach("drain_mid_stream")
             await asyncio.wait(set(self.tasks), timeout=self.settings.drain_seconds)
         await end(list(self.tasks))
 
@@ -114,6 +116,7 @@ async def agent_runtime(settings: Settings, policy: Policy) -> AsyncGenerator[Ag
 
 def run(settings: Settings, lanes: Sequence[Lane]) -> None:
     """Serve `lanes` until SIGTERM: Celery on this thread, turns on the loop's."""
+    arm()
     configure_logs("agents", settings)
     own_celery_logs()
     stop_tracing = configure_tracing("agents", settings)

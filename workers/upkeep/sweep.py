@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog import get_logger
 
 from infra.celery.dispatch import Dispatcher, Hint
+from infra.crash_points import reach
 from infra.postgres.settlement import ANY_UNSEEN, Settlement, settle
 from infra.postgres.statements import LedgerUnavailable
 from infra.postgres.sweeps import Abandoned, Sweeps
@@ -76,6 +77,7 @@ class Sweeper:
     async def _hint_rescue(self, reason: DeadLetterReason, turns: list[TurnId]) -> None:
         if not turns:
             return
+        reach("after_letter")
         metrics.RESCUES.labels(reason.value).inc(len(turns))
         metrics.DEAD_LETTERS.labels(reason.value).inc(len(turns))
         log.warning("turns_rescued", reason=reason.value, turns=len(turns))
@@ -86,12 +88,14 @@ class Sweeper:
         await _each(await self.sweeps.start_sealing(), self._seal)
 
     async def _seal(self, turn: Abandoned) -> None:
+        reach("after_sealing")
         try:
             sealed = await self.frames.seal(_stream(turn))
         except FramesUnavailable:
             log.warning("sealing_waits", turn_id=turn.turn_id)
             return
         if sealed is not None:
+            reach("after_seal")
             await self._after_seal(turn, sealed)
 
     async def _after_seal(self, turn: Abandoned, sealed: Sealed) -> None:

@@ -140,7 +140,7 @@ async def test_a_worker_lost_in_its_fallback_leaves_no_second_one(database_url: 
 
 
 async def test_a_turn_that_leaves_its_lanes_twice_has_one_dead_letter(database_url: str, redis_url: str) -> None:
-    """Late in its lane, then lost by its rescuer: the second reason takes the place of the first, and upkeep goes on."""
+    """Late in its lane, then lost by its rescuer: the second reason takes the first one's place, and upkeep goes on."""
     async with pipeline(database_url, redis_url) as p:
         turn = await p.queue("c1", "Hello there")
         await _age(p, turn, head_at=11)
