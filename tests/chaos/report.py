@@ -53,8 +53,12 @@ def _model_row(fault: str, evidence: Evidence, ends: dict[str, float]) -> Row:
 
 def table(found: Sequence[Row], wrong: Sequence[Violation]) -> str:
     """The rows as text; a violation counts for every fault that touched its turn, and once under `all`."""
-    lines = [_HEAD, *(_cells(row, wrong) for row in found)]
-    widths = [max(len(line[n]) for line in lines) for n in range(len(_HEAD))]
+    return aligned([_HEAD, *(_cells(row, wrong) for row in found)])
+
+
+def aligned(lines: Sequence[tuple[str, ...]]) -> str:
+    """Rows of equal length as text: the first column to the left, figures to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(_line(line, widths) for line in lines)
 
 

@@ -19,6 +19,7 @@ from typing import Final
 
 import yaml
 
+from cli.supervisor import Backoff
 from cli.system import RunningSystem, running_system
 from infra.embedded.apache_kafka import ApacheKafka
 from infra.policy import load_policy
@@ -42,8 +43,9 @@ _DEADLINES: Final = {
     "waiting": 90.0,
     "lease": LEASE,
 }
+_RESTARTS: Final = Backoff(first=0.2, longest=1.0, limit=10_000)
 _STATES: Final = Path(__file__).parents[2] / ".cache" / "tmp"
-_LOGS: Final = Path(__file__).parents[2] / ".cache" / "test-logs"
+LOGS: Final = Path(__file__).parents[2] / ".cache" / "test-logs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +59,8 @@ class Outcome:
 
     @property
     def surprises(self) -> list[str]:
-        """What no user should have met: refusals that are not "busy" or "away", and messages never taken."""
-        expected = {"message not answered", "stream broken", "message answered 503", "stream answered 503"}
-        return sorted(self.met.keys() - expected)
+        """What no user should have met."""
+        return surprises(self.met)
 
     def __str__(self) -> str:
         states = Counter(turn.state for turn in self.evidence.turns)
@@ -72,6 +73,23 @@ class Outcome:
         return "\n".join(lines)
 
 
+def surprises(met: Counter[str]) -> list[str]:
+    """What no user should have met: refusals that are not "busy" or "away", and messages never taken."""
+    expected = {"message not answered", "stream broken", "message answered 503", "stream answered 503"}
+    return sorted(met.keys() - expected)
+
+
+@contextmanager
+def scratch() -> Generator[Path]:
+    """A directory for a system, gone with the context."""
+    _STATES.mkdir(parents=True, exist_ok=True)
+    state = Path(tempfile.mkdtemp(prefix="chaos-", dir=_STATES))
+    try:
+        yield state
+    finally:
+        shutil.rmtree(state, ignore_errors=True)
+
+
 @contextmanager
 def broken_system(state: Path, *, log: Path, kafka: ApacheKafka | None = None) -> Generator[RunningSystem]:
     """Run a system that loses patience soon: leases of two seconds, no limit on how much users may send."""
@@ -82,7 +100,7 @@ def broken_system(state: Path, *, log: Path, kafka: ApacheKafka | None = None) -
         environ["FAIRLEAD_KAFKA"] = kafka.address
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    with running_system(state / "system", environ=environ, log=log) as system:
+    with running_system(state / "system", environ=environ, log=log, backoff=_RESTARTS) as system:
         yield system
 
 
@@ -126,14 +144,15 @@ async def chaos(
         disturbing = asyncio.create_task(saboteur.disturb_models(share), name="models")
         breaking = asyncio.create_task(saboteur.work(faults), name="saboteur")
         try:
-            await crowd.talk(turns=turns, seconds=seconds, users=users)
+            pause = max(0.0, seconds * users / turns - 2.5)
+            await crowd.talk(turns=turns, seconds=seconds, users=users, pause=pause)
             await breaking
         finally:
             disturbing.cancel()
             breaking.cancel()
             await asyncio.gather(disturbing, breaking, return_exceptions=True)
         saboteur.calm_models()
-        await _settled(found.database, [promise.turn for promise in crowd.promises])
+        await settled(found.database, [promise.turn for promise in crowd.promises])
         await crowd.read_all()
         evidence = await gathered(found.database, found.simulators, crowd.promises, crowd.transcripts)
     trouble = system.trouble(seconds=0)
@@ -141,7 +160,7 @@ async def chaos(
     return Outcome(evidence=evidence, injected=saboteur.injected, met=crowd.met, violations=violations(evidence))
 
 
-async def _settled(database: str, turns: Sequence[str]) -> None:
+async def settled(database: str, turns: Sequence[str]) -> None:
     """Wait until every turn has ended and every result is published, or time is up: the checker says what is not."""
     give_up = time.monotonic() + SETTLE_SECONDS
     while time.monotonic() < give_up:
@@ -160,16 +179,15 @@ def main(words: Sequence[str] | None = None) -> int:
     faults = max(1, int(seconds / 4.2)) if asked.faults is None else asked.faults
     sys.stdout.write(f"seed {asked.seed}: {asked.turns} turns, {faults} faults, at most {seconds:.0f} s\n")
     sys.stdout.flush()
-    _STATES.mkdir(parents=True, exist_ok=True)
-    state = Path(tempfile.mkdtemp(prefix="chaos-", dir=_STATES))
-    log = _LOGS / f"chaos-{asked.seed}.log"
-    try:
-        with _broker(asked.broker, state) as kafka, broken_system(state, log=log, kafka=kafka) as system:
-            outcome = asyncio.run(
-                chaos(system, turns=asked.turns, seconds=seconds, faults=faults, seed=asked.seed, kafka=kafka)
-            )
-    finally:
-        shutil.rmtree(state, ignore_errors=True)
+    log = LOGS / f"chaos-{asked.seed}.log"
+    with (
+        scratch() as state,
+        _broker(asked.broker, state) as kafka,
+        broken_system(state, log=log, kafka=kafka) as system,
+    ):
+        outcome = asyncio.run(
+            chaos(system, turns=asked.turns, seconds=seconds, faults=faults, seed=asked.seed, kafka=kafka)
+        )
     sys.stdout.write(f"{outcome}\n")
     return 1 if outcome.violations or outcome.surprises else 0
 

@@ -38,13 +38,13 @@ class Users:
     Every fourth conversation is of somebody who sends two lines at once. Some watch twice, some lose the line.
     """
 
-    def __init__(self, *, gateway: str, key: str, seed: int) -> None:
+    def __init__(self, *, gateway: str, key: str, seed: int, name: str = "chaos") -> None:
         self.promises: list[Promise] = []
         self.transcripts: list[Transcript] = []
         self.met: Counter[str] = Counter()
         """What went wrong on the way, by kind."""
         self._random = random.Random(seed)
-        self._gateway, self._key = gateway, key
+        self._gateway, self._key, self._name = gateway, key, name
         self._left = 0
         self._until = 0.0
         self._stack = AsyncExitStack()
@@ -64,10 +64,12 @@ class Users:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def talk(self, *, turns: int, seconds: float, users: int) -> None:
-        """Hold conversations, so many users at once, until so many turns were accepted or the time is up."""
+    async def talk(self, *, turns: int, seconds: float, users: int, pause: float) -> None:
+        """Hold conversations, so many users at once, until so many turns were accepted or the time is up.
+
+        A user rests `pause` seconds after each answer, on average.
+        """
         self._left, self._until = turns, time.monotonic() + seconds
-        pause = max(0.0, seconds * users / turns - 2.5)
         async with asyncio.TaskGroup() as group:
             for user in range(users):
                 group.create_task(self._user(user, pause), name=f"user-{user}")
@@ -81,7 +83,7 @@ class Users:
     async def _user(self, user: int, pause: float) -> None:
         held = 0
         while self._left > 0 and time.monotonic() < self._until:
-            await self._converse(f"chaos-{user}-{held}", pause, impatient=(user + held) % 4 == 0)
+            await self._converse(f"{self._name}-{user}-{held}", pause, impatient=(user + held) % 4 == 0)
             held += 1
 
     async def _converse(self, conversation: str, pause: float, *, impatient: bool) -> None:
