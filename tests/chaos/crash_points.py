@@ -23,9 +23,9 @@ from infra.crash_points import CRASH_POINTS, STATUS, VARIABLE, CrashPoint
 from infra.postgres.engine import create_engine
 from tests.chaos.checker import Kind, Violation, violations
 from tests.chaos.evidence import Evidence, gathered
-from tests.chaos.faults import Saboteur
 from tests.chaos.report import aligned
-from tests.chaos.run import LEASE, LOGS, broken_system, scratch, settled, surprises
+from tests.chaos.saboteur import ModelTrouble
+from tests.chaos.trial import LOGS, broken_system, scratch, settled, surprises
 from tests.chaos.users import Users
 
 USERS: Final = 10
@@ -132,11 +132,10 @@ async def crash_at(system: RunningSystem, point: CrashPoint, *, turns: int, seed
     before = len(system.fallen)
     _pace(system, plan)
     _arm(system, point, plan)
-    saboteur = Saboteur(system, seed=seed, lease=LEASE)
     async with Users(gateway=found.gateway, key=found.api_key, seed=seed, name=point) as crowd:
         around = [asyncio.create_task(_hit(system, name, plan), name=f"hit-{name}") for name in plan.hit]
         if plan.failing:
-            around.append(asyncio.create_task(saboteur.disturb_models(plan.failing), name="models"))
+            around.append(asyncio.create_task(ModelTrouble(system, seed=seed).disturb(plan.failing), name="models"))
         try:
             await crowd.talk(turns=turns, seconds=SECONDS, users=USERS, pause=0.0)
         finally:
@@ -214,9 +213,9 @@ def main(words: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(words)
     points = [point for point in CRASH_POINTS if point in PLANS and point in (asked.only or CRASH_POINTS)]
     rows: list[Row] = []
-    with scratch() as state, broken_system(state, log=LOGS / "crash-points.log") as system:
+    with scratch() as state, broken_system(state, log=LOGS / "crash-points.log") as broken:
         for place, point in enumerate(points):
-            rows.append(asyncio.run(crash_at(system, point, turns=asked.turns, seed=asked.seed + place)))
+            rows.append(asyncio.run(crash_at(broken.system, point, turns=asked.turns, seed=asked.seed + place)))
             sys.stdout.write(f"{point}: {rows[-1].crashes} crashes, {rows[-1].seconds:.0f} s\n")
             sys.stdout.flush()
     sys.stdout.write(f"{told(rows)}\n")
