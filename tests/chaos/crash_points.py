@@ -211,7 +211,8 @@ async def _hit(system: RunningSystem, name: str, plan: Plan) -> None:
 def main(words: Sequence[str] | None = None) -> int:
     """Run from the command line; 1 if a point was not come to or anything was found that must not be."""
     asked = _parser().parse_args(words)
-    points = [point for point in CRASH_POINTS if point in PLANS and point in (asked.only or CRASH_POINTS)]
+    only: list[str] = asked.only or list(PLANS)
+    points: list[CrashPoint] = [point for point in CRASH_POINTS if point in PLANS and point in only]
     rows: list[Row] = []
     with scratch() as state, broken_system(state, log=LOGS / "crash-points.log") as broken:
         for place, point in enumerate(points):

@@ -55,21 +55,22 @@ def processes() -> tuple[str, ...]:
 def others(*, apache: bool, disks: Sequence[str]) -> list[Fault]:
     """Every fault that is neither a kill nor a freeze of a process."""
     servers = (REDIS, POSTGRES, KAFKA) if apache else (REDIS, POSTGRES)
-    found: list[Fault] = [("restart", server) for server in servers]
-    found += [(ailment, server) for ailment in AILMENTS for server in servers]
-    found += [("fill", server) for server in disks]
-    found += [("resend", TURNS), ("rehint", TURNS), ("replay", TURNS)]
-    return [*found, ("rebalance", ORCHESTRATOR)] if apache else found
+    found: list[Fault] = [("resend", TURNS), ("rehint", TURNS), ("replay", TURNS)]
+    for server in servers:
+        found.append(("restart", server))
+        found.extend((ailment, server) for ailment in AILMENTS)
+    found.extend(("fill", server) for server in disks)
+    if apache:
+        found.append(("rebalance", ORCHESTRATOR))
+    return found
 
 
 def deck(chance: random.Random, *, kills: int, freezes: int, rest: Sequence[Fault]) -> list[Fault]:
     """So many kills and freezes, of each process in its turn, and `rest`, in a random order."""
     names = processes()
-    dealt: list[Fault] = [
-        *(("kill", name) for name in islice(cycle(chance.sample(names, len(names))), kills)),
-        *(("freeze", name) for name in islice(cycle(chance.sample(names, len(names))), freezes)),
-        *rest,
-    ]
+    dealt: list[Fault] = list(rest)
+    dealt.extend(("kill", name) for name in islice(cycle(chance.sample(names, len(names))), kills))
+    dealt.extend(("freeze", name) for name in islice(cycle(chance.sample(names, len(names))), freezes))
     return chance.sample(dealt, len(dealt))
 
 

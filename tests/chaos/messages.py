@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaError
 
 from cli.endpoints import EndpointsFile
 from infra.celery.dispatch import Dispatcher, Hint
-from infra.kafka.consumer import Record
+from infra.kafka.consumer import Batch, Record
 from infra.redis.client import create_redis
 from schemas.agents import Lane
 from schemas.ids import TurnId
@@ -54,8 +54,8 @@ async def _some_records(kafka: str) -> list[Record]:
         await consumer.seek_to_beginning()
         records: list[Record] = []
         for _ in range(20):
-            batch = await consumer.getmany(timeout_ms=200, max_records=_READ)
-            records.extend(cast("Record", record) for some in batch.values() for record in some)
+            batch = cast("Batch", await consumer.getmany(timeout_ms=200, max_records=_READ))
+            records.extend(record for some in batch.values() for record in some)
             if len(records) >= _READ or (records and not batch):
                 break
         return records
@@ -65,8 +65,7 @@ async def _some_records(kafka: str) -> list[Record]:
 
 async def _partitions(consumer: AIOKafkaConsumer) -> list[TopicPartition]:
     await consumer.topics()
-    found = cast("set[int] | None", consumer.partitions_for_topic(TOPIC_TURNS))
-    return [TopicPartition(TOPIC_TURNS, number) for number in sorted(found or ())]
+    return [TopicPartition(TOPIC_TURNS, number) for number in sorted(consumer.partitions_for_topic(TOPIC_TURNS) or ())]
 
 
 async def rewind(kafka: str) -> bool:

@@ -137,9 +137,10 @@ def why_no_disks() -> str | None:
     """
     if os.geteuid() != 0 or shutil.which("mount") is None:
         return "full disks are left out: only root may mount"
-    if Path("/proc/self/ns/mnt").readlink() == Path("/proc/1/ns/mnt").readlink():
-        return "full disks are left out: not in a mount namespace of our own"
-    return None
+    with suppress(OSError):
+        if Path("/proc/self/ns/mnt").readlink() != Path(f"/proc/{os.getppid()}/ns/mnt").readlink():
+            return None
+    return "full disks are left out: not in a mount namespace of our own"
 
 
 def in_own_mounts(command: list[str]) -> None:

@@ -51,13 +51,8 @@ def test_rounds_add_up_to_one_table() -> None:
     once = rows(_asked_at_once(), [KILL], wrong)
     calm = rows(_asked_at_once(), [], [])
     kill, *models, everything = merged([once, calm, once])
-    assert (kill.fault, kill.injected, kill.turns, kill.wrong[Kind.LOST], kill.slowest) == (
-        "kill gateway",
-        2,
-        2,
-        2,
-        0.5,
-    )
+    assert (kill.fault, kill.injected, kill.turns, kill.slowest) == ("kill gateway", 2, 2, 0.5)
+    assert kill.wrong[Kind.LOST] == 2
     assert [row.fault for row in models] == sorted(row.fault for row in models)
     assert (everything.fault, everything.turns, everything.wrong[Kind.LOST]) == ("all", 6, 2)
 

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ SETTLE_SECONDS: Final = 90.0
 
 LOGS: Final = Path(__file__).parents[2] / ".cache" / "test-logs"
 
-_DEADLINES: Final = {
+DEADLINES: Final = {
     "connect": 1.0,
     "between_tokens": 1.5,
     "stream": 15.0,
@@ -109,15 +109,23 @@ def scratch() -> Generator[Path]:
 
 
 @contextmanager
-def broken_system(state: Path, *, log: Path, broker: Broker = "memory", disks: bool = False) -> Generator[Broken]:
-    """Run a system with leases of two seconds and no limit on how much users may send, behind links that can fail."""
+def broken_system(
+    state: Path,
+    *,
+    log: Path,
+    broker: Broker = "memory",
+    disks: bool = False,
+    deadlines: Mapping[str, float] = DEADLINES,
+    first_token: float = 1.0,
+) -> Generator[Broken]:
+    """Run a system that soon loses patience, unless told otherwise, and lets users send as much as they like."""
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("FAIRLEAD_", "OPENAI_"))}
     # Processes are started hundreds of times: they shall not compile everything anew each time.
     environ.pop("PYTHONDONTWRITEBYTECODE", None)
     environ |= {
         "PYTHONPYCACHEPREFIX": str(_CACHE / "pyc"),
-        "FAIRLEAD_POLICY": str(_policy(state)),
+        "FAIRLEAD_POLICY": str(_policy(state, deadlines, first_token)),
         "FAIRLEAD_RATE_LIMIT_PER_MINUTE": "1000000",
     }
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -128,11 +136,11 @@ def broken_system(state: Path, *, log: Path, broker: Broker = "memory", disks: b
             yield Broken(system=system, servers=servers, environ=environ)
 
 
-def _policy(state: Path) -> Path:
+def _policy(state: Path, deadlines: Mapping[str, float], first_token: float) -> Path:
     policy = load_policy().model_dump(mode="json")
-    policy["deadlines"] = _DEADLINES
+    policy["deadlines"] |= deadlines
     for model in policy["models"].values():
-        model["first_token"] = 1.0
+        model["first_token"] = first_token
     path = state / "policy.yaml"
     path.write_text(yaml.safe_dump(policy), encoding="utf-8")
     return path

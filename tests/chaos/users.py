@@ -78,7 +78,7 @@ class Users:
         """Watch every accepted turn once more, from its first frame, as somebody who comes late."""
         turns = [promise.turn for promise in self.promises]
         for start in range(0, len(turns), 20):
-            await asyncio.gather(*(self._watch(turn, "a late reader") for turn in turns[start : start + 20]))
+            await asyncio.gather(*(self.watch(turn, "a late reader") for turn in turns[start : start + 20]))
 
     async def _user(self, user: int, pause: float) -> None:
         held = 0
@@ -93,13 +93,13 @@ class Users:
             taken = min(at_once, self._left)
             self._left -= taken
             places = range(place, place + taken)
-            turns = [await self._post(conversation, n, LINES[(first + n) % len(LINES)]) for n in places]
+            turns = [await self.post(conversation, n, LINES[(first + n) % len(LINES)]) for n in places]
             await asyncio.gather(*(self._look_on(turn) for turn in turns if turn is not None))
             if self._left <= 0 or time.monotonic() > self._until:
                 return
             await asyncio.sleep(self._random.uniform(0, 2 * pause * at_once))
 
-    async def _post(self, conversation: str, place: int, line: str) -> str | None:
+    async def post(self, conversation: str, place: int, line: str) -> str | None:
         """Send a message, again and again under its key, until it is accepted."""
         asked, give_up = time.time(), time.monotonic() + _PATIENCE
         while time.monotonic() < give_up:
@@ -124,12 +124,12 @@ class Users:
         return None
 
     async def _look_on(self, turn: str) -> None:
-        watching = [self._watch(turn, "the user", fickle=self._random.random() < 0.2)]
+        watching = [self.watch(turn, "the user", fickle=self._random.random() < 0.2)]
         if self._random.random() < 0.2:
-            watching.append(self._watch(turn, "a second watcher", after=self._random.uniform(0, 1.5)))
+            watching.append(self.watch(turn, "a second watcher", after=self._random.uniform(0, 1.5)))
         await asyncio.gather(*watching)
 
-    async def _watch(self, turn: str, watcher: str, *, after: float = 0.0, fickle: bool = False) -> None:
+    async def watch(self, turn: str, watcher: str, *, after: float = 0.0, fickle: bool = False) -> None:
         """Read a turn's stream to its end, going on after the last frame whenever it breaks."""
         await asyncio.sleep(after)
         transcript = Transcript(turn=turn, watcher=watcher)
