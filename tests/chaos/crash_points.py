@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from signal import SIGKILL, SIGTERM, Signals
 from typing import Final
 
@@ -23,7 +24,7 @@ from infra.crash_points import CRASH_POINTS, STATUS, VARIABLE, CrashPoint
 from infra.postgres.engine import create_engine
 from tests.chaos.checker import Kind, Violation, violations
 from tests.chaos.evidence import Evidence, gathered
-from tests.chaos.report import aligned
+from tests.chaos.report import aligned, keep
 from tests.chaos.saboteur import ModelTrouble
 from tests.chaos.trial import LOGS, broken_system, scratch, settled, surprises
 from tests.chaos.users import Users
@@ -105,12 +106,27 @@ class Row:
         """Whether it crashed, and nothing else went wrong."""
         return self.crashes > 0 and not self.violations and not self.surprises
 
-    def cells(self) -> tuple[str, ...]:
-        """The row of the table."""
+    @property
+    def slowest(self) -> float:
+        """Seconds from the question to the end of the slowest turn."""
         asked = {promise.turn: promise.asked for promise in self.evidence.promises}
         took = [t.ended.timestamp() - asked[t.turn] for t in self.evidence.turns if t.ended and t.turn in asked]
+        return max(took, default=0.0)
+
+    def figures(self) -> dict[str, object]:
+        """The row as it is kept."""
+        return {
+            "point": self.point,
+            "turns": len(self.evidence.promises),
+            "crashes": self.crashes,
+            "found": {kind.value: sum(violation.kind is kind for violation in self.violations) for kind in Kind},
+            "slowest_seconds": round(self.slowest, 1),
+        }
+
+    def cells(self) -> tuple[str, ...]:
+        """The row of the table."""
         counts = (str(sum(violation.kind is kind for violation in self.violations)) for kind in Kind)
-        turns, slowest = str(len(self.evidence.promises)), f"{max(took, default=0.0):.1f} s"
+        turns, slowest = str(len(self.evidence.promises)), f"{self.slowest:.1f} s"
         return (
             self.point,
             " ".join(self.processes),
@@ -220,6 +236,8 @@ def main(words: Sequence[str] | None = None) -> int:
             sys.stdout.write(f"{point}: {rows[-1].crashes} crashes, {rows[-1].seconds:.0f} s\n")
             sys.stdout.flush()
     sys.stdout.write(f"{told(rows)}\n")
+    if asked.json:
+        keep(asked.json, {"seed": asked.seed, "points": [row.figures() for row in rows]})
     return 0 if all(row.sound for row in rows) else 1
 
 
@@ -242,6 +260,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--turns", type=int, default=50, help="at each point")
     parser.add_argument("--only", action="append", choices=sorted(PLANS), help="a point; may be repeated")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
+    parser.add_argument("--json", type=Path, help="where to write the figures")
     return parser
 
 

@@ -46,6 +46,13 @@ class Link:
         self._server = await self._loop.create_server(lambda: _Near(self, self._target), "127.0.0.1", 0)
         self.port = int(self._server.sockets[0].getsockname()[1])
 
+    def end(self) -> None:
+        """Close the port and every connection."""
+        if self._server is not None:
+            self._server.close()
+        for end in list(self._open):
+            end.cut()
+
     def opened(self, end: "_End") -> None:
         """Note a connection."""
         self._open.add(end)
@@ -139,12 +146,24 @@ class Links:
 
     def __init__(self) -> None:
         self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="links", daemon=True)
+        self._links: list[Link] = []
+        self._thread = threading.Thread(target=self._run, name="links", daemon=True)
         self._thread.start()
+
+    def _run(self) -> None:
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._end())
+        self._loop.close()
+
+    async def _end(self) -> None:
+        for link in self._links:
+            link.end()
+        await asyncio.sleep(0.05)
 
     def to(self, target: Callable[[], _Address]) -> Link:
         """Open a link to a server; where it is, is asked for each connection."""
         link = Link(self._loop, target)
+        self._links.append(link)
         asyncio.run_coroutine_threadsafe(link.listen(), self._loop).result(10)
         return link
 
@@ -152,4 +171,3 @@ class Links:
         """End every link."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
-        self._loop.close()

@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 
 from cli.endpoints import EndpointsFile
 from infra.celery.dispatch import Dispatcher, Hint
+from infra.embedded.topics import PARTITIONS
 from infra.kafka.consumer import Batch, Record
 from infra.redis.client import create_redis
 from schemas.agents import Lane
@@ -22,6 +23,7 @@ from schemas.ids import TurnId
 from schemas.names import GROUP_ORCHESTRATOR, TOPIC_TURNS
 
 _PATIENCE: Final = 15.0
+_PARTITIONS: Final = [TopicPartition(TOPIC_TURNS, number) for number in range(PARTITIONS[TOPIC_TURNS])]
 _READ: Final = 400
 """Records that are read at most to choose from."""
 
@@ -50,7 +52,7 @@ async def _some_records(kafka: str) -> list[Record]:
     )
     await consumer.start()
     try:
-        consumer.assign(await _partitions(consumer))
+        consumer.assign(_PARTITIONS)
         await consumer.seek_to_beginning()
         records: list[Record] = []
         for _ in range(20):
@@ -61,11 +63,6 @@ async def _some_records(kafka: str) -> list[Record]:
         return records
     finally:
         await consumer.stop()
-
-
-async def _partitions(consumer: AIOKafkaConsumer) -> list[TopicPartition]:
-    await consumer.topics()
-    return [TopicPartition(TOPIC_TURNS, number) for number in sorted(consumer.partitions_for_topic(TOPIC_TURNS) or ())]
 
 
 async def rewind(kafka: str) -> bool:
@@ -79,12 +76,11 @@ async def rewind(kafka: str) -> bool:
     )
     await consumer.start()
     try:
-        partitions = await _partitions(consumer)
-        consumer.assign(partitions)
+        consumer.assign(_PARTITIONS)
         give_up = time.monotonic() + _PATIENCE
         while time.monotonic() < give_up:
             with suppress(KafkaError):
-                await consumer.commit(dict.fromkeys(partitions, 0))
+                await consumer.commit(dict.fromkeys(_PARTITIONS, 0))
                 return True
             await asyncio.sleep(0.5)
         return False

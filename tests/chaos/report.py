@@ -1,14 +1,18 @@
 """The table of a fault run: what was injected, whom it touched, what went wrong, how long the slowest took."""
 
+import json
+import subprocess
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.chaos.checker import Kind, Violation
 from tests.chaos.evidence import Evidence
 from tests.chaos.faults import MODEL_FAULTS, Injected, names
 
 ALL = "all"
+ROOT = Path(__file__).parents[2]
 
 _HEAD = ("fault", "injected", "turns", *(kind.value for kind in Kind), "slowest recovery")
 
@@ -79,6 +83,13 @@ def _sum(name: str, some: Collection[Row]) -> Row:
         wrong=sum((row.wrong for row in some), Counter[Kind]()),
         slowest=max((row.slowest for row in some), default=0.0),
     )
+
+
+def keep(path: Path, figures: Mapping[str, object]) -> None:
+    """Write figures down, with the commit they are about."""
+    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"commit": asked.stdout.strip() or None, **figures}, indent=2) + "\n")
 
 
 def table(found: Sequence[Row]) -> str:

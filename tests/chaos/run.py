@@ -5,26 +5,21 @@ python -m tests.chaos.run --turns 10000 --kills 300 --freezes 150 --rounds 6 --s
 
 import argparse
 import asyncio
-import json
 import random
-import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from infra.embedded.apache_kafka import check_installed
 from infra.embedded.errors import JarsMissingError, JavaMissingError
 from tests.chaos.checker import Kind
 from tests.chaos.faults import deck, others
-from tests.chaos.report import ALL, Row, merged, table
+from tests.chaos.report import ALL, Row, keep, merged, table
 from tests.chaos.servers import Broker, in_own_mounts, why_no_disks
 from tests.chaos.trial import LOGS, Outcome, broken_system, chaos, scratch
-
-ROOT: Final = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +83,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if len(outcomes) > 1:
         _say(f"\nall rounds\n{table(total)}")
     if asked.json:
-        asked.json.parent.mkdir(parents=True, exist_ok=True)
-        asked.json.write_text(json.dumps(figures(shares, outcomes, total), indent=2) + "\n")
+        keep(asked.json, figures(shares, outcomes, total))
     return 1 if any(outcome.violations or outcome.surprises for outcome in outcomes) else 0
 
 
@@ -99,7 +93,6 @@ def figures(shares: Sequence[Round], outcomes: Sequence[Outcome], total: Sequenc
     states = Counter(turn.state for outcome in outcomes for turn in outcome.evidence.turns)
     seconds = sum(outcome.seconds for outcome in outcomes)
     return {
-        "commit": _commit(),
         "seed": shares[0].seed,
         "rounds": [{"broker": share.broker, "seed": share.seed} for share in shares],
         "turns": everything.turns,
@@ -113,11 +106,6 @@ def figures(shares: Sequence[Round], outcomes: Sequence[Outcome], total: Sequenc
         "not_injected": [what for outcome in outcomes for what in outcome.failed],
         "users_met": dict(sum((outcome.met for outcome in outcomes), Counter[str]()).most_common()),
     }
-
-
-def _commit() -> str | None:
-    asked = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return asked.stdout.strip() or None
 
 
 def _brokers(asked: str) -> list[Broker]:

@@ -176,15 +176,15 @@ class Saboteur:
                 os.kill(process, signal.SIGCONT)
 
     async def _restart(self, server: str) -> None:
-        await asyncio.to_thread(self._servers.kill, server)
         try:
+            await asyncio.to_thread(self._servers.kill, server)
             await asyncio.sleep(self._random.uniform(0.1, 2.0))
         finally:
             await asyncio.to_thread(self._servers.restart, server)
 
     async def _fill(self, server: str) -> None:
-        await asyncio.to_thread(self._servers.fill, server)
         try:
+            await asyncio.to_thread(self._servers.fill, server)
             await asyncio.sleep(self._random.uniform(2.0, 4.0))
         finally:
             await asyncio.to_thread(self._servers.free, server)

@@ -101,12 +101,11 @@ class Servers:
 
     def fill(self, name: str) -> None:
         """Leave a server no byte of its disk."""
-        with (self._state / name / "filling").open("wb") as file, suppress(OSError):
+        with (self._state / name / "filling").open("wb", buffering=0) as file:
             for size in (2**20, 2**12):
                 with suppress(OSError):
                     while True:
                         file.write(bytes(size))
-                        file.flush()
 
     def free(self, name: str) -> None:
         """Give the disk back, and start the server again if it could not live without."""
