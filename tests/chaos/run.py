@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--freezes", type=int, default=12, help="longer than the lease, in all rounds together")
     parser.add_argument("--rounds", type=int, default=1, help="each on a system of its own")
     parser.add_argument("--broker", choices=("memory", "apache", "both"), default="both", help="both take turns")
-    parser.add_argument("--users", type=int, default=24, help="who talk at once")
+    parser.add_argument("--users", type=int, default=64, help="who talk at once")
     parser.add_argument("--seconds", type=float, help="how long users talk at most in a round")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
     parser.add_argument("--json", type=Path, help="where to write the figures")

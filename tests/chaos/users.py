@@ -27,7 +27,7 @@ LINES: Final = (
 """For every lane: discovery, support, technical consultant, content generator."""
 
 _LINES_A_CONVERSATION: Final = 5
-_PAUSE: Final = 0.2
+_PAUSE: Final = 0.5
 _PATIENCE: Final = 60.0
 """Seconds for a message to be taken, and for an answer to be told to its end."""
 
