@@ -228,7 +228,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run from the command line; 1 if a point was not come to or anything was found that must not be."""
     asked = _parser().parse_args(words)
     only: set[str] = set(asked.only or PLANS)
-    points = [point for point in PLANS if {point} <= only]
+    points: list[CrashPoint] = [point for point in PLANS if {point} <= only]
     rows: list[Row] = []
     with scratch() as state, broken_system(state, log=LOGS / "crash-points.log") as broken:
         for place, point in enumerate(points):
