@@ -233,7 +233,8 @@ def main(words: Sequence[str] | None = None) -> int:
     with scratch() as state, broken_system(state, log=LOGS / "crash-points.log") as broken:
         for place, point in enumerate(points):
             rows.append(asyncio.run(crash_at(broken.system, point, turns=asked.turns, seed=asked.seed + place)))
-            sys.stdout.write(f"{point}: {rows[-1].crashes} crashes, {rows[-1].seconds:.0f} s\n")
+            wrong = len(rows[-1].violations) + len(rows[-1].surprises)
+            sys.stdout.write(f"{point}: {rows[-1].crashes} crashes, {wrong} findings, {rows[-1].seconds:.0f} s\n")
             sys.stdout.flush()
     sys.stdout.write(f"{told(rows)}\n")
     if asked.json:
