@@ -88,5 +88,6 @@ bench: setup  ## Measure beside peers and limits (minutes); docs/performance.md 
 	$(BIN)/python -m benchmarks
 
 .PHONY: chaos
-chaos: setup  ## Kill, freeze and cut everything under traffic
-	$(BIN)/python -m tests.chaos.run --turns 700 --seconds 270
+chaos: setup kafka-if-possible  ## Let everything fail under 10,000 turns, and processes die at each named place (an hour)
+	$(BIN)/python -m tests.chaos.run --turns 10000 --kills 300 --freezes 150 --rounds 6 --json .cache/chaos.json
+	$(BIN)/python -m tests.chaos.crash_points --turns 50 --json .cache/crash-points.json

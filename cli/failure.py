@@ -1,5 +1,6 @@
 """Errors that a command ends with: a sentence and an exit status."""
 
+from infra.crash_points import UnknownCrashPoint
 from infra.embedded.errors import EmbeddedError
 from infra.policy import PolicyInvalid
 
@@ -21,7 +22,7 @@ def sentence_of(error: Exception) -> CommandFailed | None:
     match error:
         case CommandFailed():
             return error
-        case PolicyInvalid():
+        case PolicyInvalid() | UnknownCrashPoint():
             return CommandFailed(str(error), status=2)
         case LedgerUnavailable():
             return CommandFailed(f"PostgreSQL does not answer ({error}). `fairlead doctor` says more.")

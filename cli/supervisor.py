@@ -92,6 +92,15 @@ class Backoff:
         return min(self.longest, self.first * 2.0 ** (falls - 1))
 
 
+@dataclass(frozen=True)
+class Fall:
+    """A child that ended unasked."""
+
+    name: str
+    status: int
+    """As `Popen` counts: negative for a signal."""
+
+
 @dataclass
 class _Child:
     spec: ChildSpec
@@ -102,6 +111,7 @@ class _Child:
     """When it is to be started again, on the monotonic clock."""
     held: bool = False
     """Whether it is to stay down."""
+    lent: list[Mapping[str, str]] = field(default_factory=list[Mapping[str, str]])
 
 
 class Supervisor:
@@ -133,6 +143,7 @@ class Supervisor:
         self._asked = threading.Event()
         self._signals = 0
         self._failure: GaveUpError | None = None
+        self.fallen: list[Fall] = []
         self._watcher = threading.Thread(target=self._watch, name="supervisor", daemon=True)
         self._handlers: dict[signal.Signals, object] = {}
 
@@ -186,6 +197,14 @@ class Supervisor:
         child = self._child(name)
         child.due = time.monotonic()
         child.held = False
+
+    def lend(self, name: str, *more: Mapping[str, str]) -> None:
+        """Give each of the next starts of one child one of these on top of its environment, and later ones nothing.
+
+        Raises:
+            KeyError: there is no such child.
+        """
+        self._child(name).lent = list(more)
 
     def _child(self, name: str) -> _Child:
         return {child.spec.name: child for child in self._children}[name]
@@ -290,7 +309,8 @@ class Supervisor:
 
     def _note_fall(self, child: _Child) -> None:
         now = time.monotonic()
-        status = _in_words(_force(child))
+        self.fallen.append(Fall(child.spec.name, _force(child)))
+        status = _in_words(self.fallen[-1].status)
         child.falls = [*(fall for fall in child.falls if now - fall < self._backoff.window), now]
         restarts = len(child.falls)
         if restarts > self._backoff.limit:
@@ -316,7 +336,7 @@ class Supervisor:
 
     def _start(self, child: _Child) -> None:
         # A child that buffers its lines would seem silent; it may say otherwise in its own environment.
-        env = {"PYTHONUNBUFFERED": "1", **child.spec.env}
+        env = {"PYTHONUNBUFFERED": "1", **child.spec.env, **(child.lent.pop(0) if child.lent else {})}
         command = launched(child.spec.argv, death_signal=signal.SIGKILL)
         child.process = start_tied(command, env=env, output=subprocess.PIPE)
         child.reader = threading.Thread(

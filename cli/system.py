@@ -17,7 +17,7 @@ from cli.endpoints import EndpointsFile, SimulatorEndpoints
 from cli.local_keys import LocalKeys, local_keys
 from cli.processes import Process, product, simulators
 from cli.state import LocalSecrets, kept_secrets, opened_log, sole_use
-from cli.supervisor import Supervisor
+from cli.supervisor import Backoff, Fall, Supervisor
 from infra.embedded.errors import EmbeddedError
 from infra.embedded.process import free_port
 from infra.embedded.servers import EmbeddedServers
@@ -94,6 +94,19 @@ class RunningSystem:
         """Name and process id of everything that runs here now."""
         return {**self._servers.processes, **self._supervisor.processes}
 
+    @property
+    def fallen(self) -> list[Fall]:
+        """The processes that ended unasked, oldest first."""
+        return list(self._supervisor.fallen)
+
+    def lend(self, name: str, *more: Mapping[str, str]) -> None:
+        """Give each of the next starts of a process one of these on top of its environment, and later ones nothing.
+
+        Raises:
+            KeyError: there is no such process.
+        """
+        self._supervisor.lend(name, *more)
+
     def kill(self, name: str) -> None:
         """Crash a process or an embedded server, as SIGKILL does. A process is started again a moment later.
 
@@ -143,6 +156,7 @@ def running_system(
     colour: bool = False,
     log: Path | None = None,
     seconds: float = READY_SECONDS,
+    backoff: Backoff | None = None,
 ) -> Generator[RunningSystem]:
     """Run a whole system while the context lasts. Works beside an event loop of the caller's; handles no signals.
 
@@ -153,6 +167,7 @@ def running_system(
         show: where the processes' lines are shown as well, `colour` or plain.
         log: file of all lines; `fairlead.log` in the state directory if absent.
         seconds: how long the processes may take to become ready.
+        backoff: how a fallen process is started again.
 
     Raises:
         EmbeddedError: the directory or port is in use, or a server did not start.
@@ -185,6 +200,7 @@ def running_system(
             out=show or lines,
             colour=colour,
             log=lines if show else None,
+            backoff=backoff,
             on_change=note,
         )
         stack.callback(_say_stopped, endpoints, state)

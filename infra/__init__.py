@@ -8,5 +8,6 @@
 - `redis`: live frames, their log, and wake-ups
 - `telemetry`: logs, traces, metrics
 - `processes`: how every asyncio process starts and stops
+- `crash_points`: named places at which the fault suite lets a process die
 - `embedded`: real servers from wheels, supervised, for one machine
 """

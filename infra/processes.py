@@ -7,6 +7,7 @@ from typing import Any
 
 import uvloop
 
+from infra.crash_points import arm
 from infra.settings import Settings
 from infra.telemetry.logs import configure_logs
 from infra.telemetry.tracing import configure_tracing
@@ -16,6 +17,7 @@ Serve = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
 def run_until_signal(name: str, settings: Settings, serve: Serve) -> None:
     """Configure logs and traces, then run `serve` until SIGTERM or Ctrl-C sets its event."""
+    arm()
     configure_logs(name, settings)
     stop_tracing = configure_tracing(name, settings)
 

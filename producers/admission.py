@@ -19,6 +19,7 @@ from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from infra.crash_points import reach
 from infra.kafka.producer import EventProducer, NotAccepted, TooLarge
 from infra.postgres.idempotency import OtherMessage, Reserved, SameMessage, reserve
 from infra.postgres.statements import LedgerUnavailable
@@ -156,6 +157,7 @@ class Admission:
             )
             event = _event(turn_id, tenant, conversation, request, history, digest)
             await self._publish(event, traceparent)
+            reach("after_produce_before_202")
         except (NotText, RateLimited, KeyReused, NotAccepted) as error:
             TURNS_REFUSED.labels(door, _REASONS[type(error)]).inc()
             raise

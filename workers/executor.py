@@ -8,6 +8,7 @@ from typing import assert_never
 from opentelemetry import trace
 from structlog import get_logger
 
+from infra.crash_points import reach
 from infra.postgres.claims import Claim, Claims
 from infra.postgres.statements import LedgerUnavailable
 from infra.redis.frame_log import FrameLog, FramesUnavailable, Stream, Verdict
@@ -58,6 +59,7 @@ class Executor:
             tracer.start_as_current_span(f"answer {claim.agent}", context=context_from(claim.traceparent)),
         ):
             writer = await self.arm(claim)
+            reach("after_arm")
             with self.live.carrying(claim, writer):
                 prompt = self.prompt(claim)
                 ending = await self.generate(claim, prompt, writer)
@@ -67,7 +69,7 @@ class Executor:
         """Take the turn; its attempt is in the ledger from here on."""
         try:
             if lane is Lane.FRONTIER_FALLBACK:
-                return await self.claims.rescue(turn_id)
+                return await self.rescue(turn_id)
             skip = self.unusable(lane) or await self.breakers.skip(turn_id, lane)
             claim = await self.claims.claim(turn_id, skip=skip)
         except LedgerUnavailable as error:
@@ -77,9 +79,17 @@ class Executor:
         if claim is None or claim.ordinal != 1:
             self.breakers.not_asked(turn_id, lane)
         if claim is not None:
+            reach("after_claim")
             metrics.QUEUE_WAIT.labels(lane).observe(max(0.0, claim.waited))
         if claim is not None and skip is not None:
             metrics.PRIMARIES_SKIPPED.labels(lane, skip).inc()
+        return claim
+
+    async def rescue(self, turn_id: TurnId) -> Claim | None:
+        """Take a turn that lost its lane or its owner; its one fallback is in the ledger from here on."""
+        claim = await self.claims.rescue(turn_id)
+        if claim is not None:
+            reach("after_rescue_claim")
         return claim
 
     def unusable(self, lane: Lane) -> str | None:
@@ -116,6 +126,7 @@ class Executor:
             first = ending.error
             if not await self.fall_back(claim, first):
                 return LeaseLost()
+            reach("after_fb_latch")
             ending = await self.attempt(claim, prompt, writer, 2, claim.fallback)
         match ending:
             case FailedUnseen(error=error):
@@ -174,9 +185,11 @@ class Executor:
         if writer.lost.is_set():
             return False
         first = not writer.started
+        reach("before_latch" if first else "mid_stream")
         if first and not writer.silent and not await self.claims.latch_visible(claim, ordinal):
             return False
         if first:
+            reach("after_latch_before_chunk1")
             metrics.FIRST_FRAME.labels(claim.agent).observe(claim.age + time.monotonic() - writer.opened)
         writer.write(html)
         self.publisher.submit(writer, urgent=first)
@@ -189,6 +202,7 @@ class Executor:
                 log.warning("lease_lost")
             case Answered() | Truncated() | Bounded():
                 await self.publisher.drain(writer)
+                reach("before_final")
                 await self.settler.settle(claim, prompt.turns_cut, writer, ending)
             case _:
                 assert_never(ending)

@@ -43,8 +43,10 @@ class ApacheKafka(EmbeddedServer):
     name: ClassVar[str] = "kafka"
     patience: ClassVar[float] = 90.0
 
-    def __init__(self, *, state: Path, jars: Path = JARS) -> None:
+    def __init__(self, *, state: Path, jars: Path = JARS, advertised: int | None = None) -> None:
+        """Take `advertised` as the port that clients are sent to, where that is a proxy's."""
         super().__init__(state=state)
+        self._advertised = advertised
         self._jars = jars
         self._data = self.home / "data"
         self._temporary = self.home / "tmp"
@@ -129,7 +131,7 @@ class ApacheKafka(EmbeddedServer):
             "node.id": "1",
             "controller.quorum.voters": f"1@127.0.0.1:{controller}",
             "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{controller}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self._advertised or self.port}",
             "controller.listener.names": "CONTROLLER",
             "log.dirs": str(self._data),
             "auto.create.topics.enable": "false",

@@ -14,6 +14,7 @@ import uvloop
 from fastapi import APIRouter
 from starlette.types import ASGIApp
 
+from infra.crash_points import arm
 from infra.kafka.producer import EventProducer
 from infra.postgres.engine import create_engine
 from infra.postgres.tenants import Tenants
@@ -47,6 +48,7 @@ _log = structlog.stdlib.get_logger()
 
 def run(settings: Settings, *, more: Sequence[APIRouter] = ()) -> None:
     """Serve until SIGTERM or SIGINT."""
+    arm()
     configure_logs("gateway", settings)
     stop_tracing = configure_tracing("gateway", settings)
     try:

@@ -11,6 +11,7 @@ from .conftest import ROOT, Module
 
 READ_THE_ENVIRONMENT = {
     "infra/settings.py": "the one place for FAIRLEAD_*",
+    "infra/crash_points.py": "no installation has such a setting",
     "infra/embedded/apache_kafka.py": "JAVA_HOME says where a foreign program is",
 }
 """Modules outside the command line that may look at the environment, each with the reason."""

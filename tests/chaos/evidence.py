@@ -147,6 +147,20 @@ class Evidence:
     results: Sequence[Result] = ()
     calls: Sequence[Call] = ()
 
+    def of(self, name: str) -> "Evidence":
+        """What concerns the conversations whose names begin so, of which `promises` and `transcripts` are all."""
+        turns = [turn for turn in self.turns if turn.conversation.startswith(name)]
+        known = {turn.turn for turn in turns} | {promise.turn for promise in self.promises}
+        return Evidence(
+            promises=self.promises,
+            transcripts=self.transcripts,
+            turns=turns,
+            attempts=[attempt for attempt in self.attempts if attempt.turn in known],
+            steps=[step for step in self.steps if step.turn in known],
+            results=[result for result in self.results if result.turn in known],
+            calls=[call for call in self.calls if call.turn in known],
+        )
+
     def history(self, turn: str) -> list[str]:
         """The steps of a turn, readable, oldest first."""
         return [str(step) for step in self.steps if step.turn == turn]

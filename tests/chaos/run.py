@@ -1,199 +1,143 @@
-"""Kill, freeze and cut a whole system under traffic, and look for what must never be found.
+"""Kill, freeze and cut a whole system under traffic, in rounds, and look for what must never be found.
 
-python -m tests.chaos.run --turns 500 --seed 7
+python -m tests.chaos.run --turns 10000 --kills 300 --freezes 150 --rounds 6 --seed 7
 """
 
 import argparse
 import asyncio
-import os
-import shutil
+import random
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-import yaml
-
-from cli.system import RunningSystem, running_system
-from infra.embedded.apache_kafka import ApacheKafka
-from infra.policy import load_policy
-from infra.postgres.statements import LedgerUnavailable
-from tests.chaos.checker import Violation, violations
-from tests.chaos.evidence import Evidence, gathered, unfinished
-from tests.chaos.faults import Injected, Saboteur
-from tests.chaos.report import rows, table
-from tests.chaos.users import Users
-
-LEASE: Final = 2.0
-SETTLE_SECONDS: Final = 60.0
-"""How long turns may take to end, and results to be published, once nothing fails any more."""
-
-_DEADLINES: Final = {
-    "connect": 1.0,
-    "between_tokens": 1.5,
-    "stream": 15.0,
-    "queue": 4.0,
-    "turn": 20.0,
-    "waiting": 90.0,
-    "lease": LEASE,
-}
-_STATES: Final = Path(__file__).parents[2] / ".cache" / "tmp"
-_LOGS: Final = Path(__file__).parents[2] / ".cache" / "test-logs"
+from infra.embedded.apache_kafka import check_installed
+from infra.embedded.errors import JarsMissingError, JavaMissingError
+from tests.chaos.checker import Kind
+from tests.chaos.faults import deck, others
+from tests.chaos.report import ALL, Row, keep, merged, table
+from tests.chaos.servers import Broker, in_own_mounts, why_no_disks
+from tests.chaos.trial import LOGS, Outcome, broken_system, chaos, scratch
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What a run came to."""
+class Round:
+    """One round's share of the whole."""
 
-    evidence: Evidence
-    injected: Sequence[Injected]
-    met: Counter[str]
-    violations: Sequence[Violation]
-
-    @property
-    def surprises(self) -> list[str]:
-        """What no user should have met: refusals that are not "busy" or "away", and messages never taken."""
-        expected = {"message not answered", "stream broken", "message answered 503", "stream answered 503"}
-        return sorted(self.met.keys() - expected)
-
-    def __str__(self) -> str:
-        states = Counter(turn.state for turn in self.evidence.turns)
-        lines = [table(rows(self.evidence, self.injected), self.violations), ""]
-        lines.append("turns ended: " + ", ".join(f"{state} {count}" for state, count in states.most_common()))
-        lines.append("users met: " + (", ".join(f"{what} {n}" for what, n in self.met.most_common()) or "nothing"))
-        for violation in self.violations:
-            lines += ["", f"{violation.kind}: turn {violation.turn} {violation.why}"]
-            lines += [f"  {step}" for step in self.evidence.history(violation.turn)]
-        return "\n".join(lines)
+    broker: Broker
+    turns: int
+    kills: int
+    freezes: int
+    seed: int
 
 
-@contextmanager
-def broken_system(state: Path, *, log: Path, kafka: ApacheKafka | None = None) -> Generator[RunningSystem]:
-    """Run a system that loses patience soon: leases of two seconds, no limit on how much users may send."""
-    state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("FAIRLEAD_", "OPENAI_"))}
-    environ |= {"FAIRLEAD_POLICY": str(_policy(state)), "FAIRLEAD_RATE_LIMIT_PER_MINUTE": "100000"}
-    if kafka is not None:
-        environ["FAIRLEAD_KAFKA"] = kafka.address
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.unlink(missing_ok=True)
-    with running_system(state / "system", environ=environ, log=log) as system:
-        yield system
+def rounds(*, turns: int, kills: int, freezes: int, count: int, brokers: Sequence[Broker], seed: int) -> list[Round]:
+    """Shares that add up to at least the whole, the brokers taking turns."""
+    return [
+        Round(
+            broker=brokers[n % len(brokers)],
+            turns=-(-turns // count),
+            kills=-(-kills // count),
+            freezes=-(-freezes // count),
+            seed=seed + n,
+        )
+        for n in range(count)
+    ]
 
 
-def _policy(state: Path) -> Path:
-    policy = load_policy().model_dump(mode="json")
-    policy["deadlines"] = _DEADLINES
-    for model in policy["models"].values():
-        model["first_token"] = 1.0
-    path = state / "policy.yaml"
-    path.write_text(yaml.safe_dump(policy), encoding="utf-8")
-    return path
-
-
-async def chaos(
-    system: RunningSystem,
-    *,
-    turns: int,
-    seconds: float,
-    faults: int,
-    seed: int,
-    users: int = 8,
-    share: float = 0.5,
-    kafka: ApacheKafka | None = None,
-) -> Outcome:
-    """Let users talk while things break, wait until all has settled, and judge what is left.
-
-    Args:
-        system: what to break; it must have been started for this.
-        turns: how many to have accepted at most.
-        seconds: how long to talk at most.
-        faults: how many processes and servers to kill or freeze.
-        seed: of every choice made here.
-        users: how many talk at once.
-        share: how often, of each quarter of a second, the next model call is made to fail.
-        kafka: the broker, if it may be killed.
-    """
-    found = system.endpoints
-    assert found.simulators is not None
-    saboteur = Saboteur(system, seed=seed, lease=LEASE, kafka=kafka)
-    async with Users(gateway=found.gateway, key=found.api_key, seed=seed) as crowd:
-        disturbing = asyncio.create_task(saboteur.disturb_models(share), name="models")
-        breaking = asyncio.create_task(saboteur.work(faults), name="saboteur")
-        try:
-            await crowd.talk(turns=turns, seconds=seconds, users=users)
-            await breaking
-        finally:
-            disturbing.cancel()
-            breaking.cancel()
-            await asyncio.gather(disturbing, breaking, return_exceptions=True)
-        saboteur.calm_models()
-        await _settled(found.database, [promise.turn for promise in crowd.promises])
-        await crowd.read_all()
-        evidence = await gathered(found.database, found.simulators, crowd.promises, crowd.transcripts)
-    trouble = system.trouble(seconds=0)
-    assert trouble is None, trouble
-    return Outcome(evidence=evidence, injected=saboteur.injected, met=crowd.met, violations=violations(evidence))
-
-
-async def _settled(database: str, turns: Sequence[str]) -> None:
-    """Wait until every turn has ended and every result is published, or time is up: the checker says what is not."""
-    give_up = time.monotonic() + SETTLE_SECONDS
-    while time.monotonic() < give_up:
-        try:
-            if not await unfinished(database, turns):
-                return
-        except (LedgerUnavailable, OSError):
-            pass
-        await asyncio.sleep(0.5)
+def run(share: Round, *, seconds: float, users: int, disks: bool) -> Outcome:
+    """Play one round on a system of its own."""
+    log = LOGS / f"chaos-{share.seed}.log"
+    with scratch() as state, broken_system(state, log=log, broker=share.broker, disks=disks) as broken:
+        rest = others(apache=share.broker == "apache", disks=broken.servers.disks)
+        faults = deck(random.Random(share.seed), kills=share.kills, freezes=share.freezes, rest=rest)
+        return asyncio.run(
+            chaos(broken, turns=share.turns, seconds=seconds, faults=faults, seed=share.seed, users=users)
+        )
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run from the command line; 1 if anything was found that must not be."""
     asked = _parser().parse_args(words)
-    seconds = asked.seconds or asked.turns * 0.4
-    faults = max(1, int(seconds / 4.2)) if asked.faults is None else asked.faults
-    sys.stdout.write(f"seed {asked.seed}: {asked.turns} turns, {faults} faults, at most {seconds:.0f} s\n")
-    sys.stdout.flush()
-    _STATES.mkdir(parents=True, exist_ok=True)
-    state = Path(tempfile.mkdtemp(prefix="chaos-", dir=_STATES))
-    log = _LOGS / f"chaos-{asked.seed}.log"
-    try:
-        with _broker(asked.broker, state) as kafka, broken_system(state, log=log, kafka=kafka) as system:
-            outcome = asyncio.run(
-                chaos(system, turns=asked.turns, seconds=seconds, faults=faults, seed=asked.seed, kafka=kafka)
-            )
-    finally:
-        shutil.rmtree(state, ignore_errors=True)
-    sys.stdout.write(f"{outcome}\n")
-    return 1 if outcome.violations or outcome.surprises else 0
+    no_disks = why_no_disks()
+    if no_disks and words is None:
+        in_own_mounts([sys.executable, "-m", "tests.chaos.run", *sys.argv[1:], "--seed", str(asked.seed)])
+    _say(no_disks)
+    shares = rounds(
+        turns=asked.turns,
+        kills=asked.kills,
+        freezes=asked.freezes,
+        count=asked.rounds,
+        brokers=_brokers(asked.broker),
+        seed=asked.seed,
+    )
+    outcomes: list[Outcome] = []
+    for number, share in enumerate(shares, 1):
+        _say(f"\nround {number} of {len(shares)}, seed {share.seed}, {share.broker} broker")
+        seconds = asked.seconds or share.turns * 0.5 + 60
+        outcomes.append(run(share, seconds=seconds, users=asked.users, disks=no_disks is None))
+        _say(str(outcomes[-1]))
+    total = merged([outcome.rows for outcome in outcomes])
+    if len(outcomes) > 1:
+        _say(f"\nall rounds\n{table(total)}")
+    if asked.json:
+        keep(asked.json, figures(shares, outcomes, total))
+    return 1 if any(outcome.violations or outcome.surprises for outcome in outcomes) else 0
 
 
-@contextmanager
-def _broker(kind: str, state: Path) -> Generator[ApacheKafka | None]:
-    if kind == "memory":
-        yield None
-        return
-    server = ApacheKafka(state=state / "kafka")
-    server.start()
+def figures(shares: Sequence[Round], outcomes: Sequence[Outcome], total: Sequence[Row]) -> dict[str, object]:
+    """What a run came to, small enough to keep."""
+    everything = next(row for row in total if row.fault == ALL)
+    states = Counter(turn.state for outcome in outcomes for turn in outcome.evidence.turns)
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    return {
+        "seed": shares[0].seed,
+        "rounds": [{"broker": share.broker, "seed": share.seed} for share in shares],
+        "turns": everything.turns,
+        "turns_a_second": round(everything.turns / max(seconds, 1.0), 2),
+        "kills": sum(row.injected for row in total if row.fault.startswith("kill ") and "restart" not in row.fault),
+        "freezes": sum(row.injected for row in total if row.fault.startswith("freeze ")),
+        "states": dict(states.most_common()),
+        "found": {kind.value: everything.wrong[kind] for kind in Kind},
+        "slowest_recovery_seconds": round(everything.slowest, 1),
+        "faults": {row.fault: {"injected": row.injected, "turns": row.turns} for row in total if row.fault != ALL},
+        "not_injected": [what for outcome in outcomes for what in outcome.failed],
+        "users_met": dict(sum((outcome.met for outcome in outcomes), Counter[str]()).most_common()),
+    }
+
+
+def _brokers(asked: str) -> list[Broker]:
+    if asked == "memory":
+        return ["memory"]
     try:
-        yield server
-    finally:
-        server.stop()
+        check_installed()
+    except (JavaMissingError, JarsMissingError) as missing:
+        if asked == "apache":
+            raise
+        _say(f"only the in-memory broker: {missing}")
+        return ["memory"]
+    return ["apache"] if asked == "apache" else ["memory", "apache"]
+
+
+def _say(words: str | None) -> None:
+    if words:
+        sys.stdout.write(f"{words}\n")
+        sys.stdout.flush()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tests.chaos.run", description=__doc__)
-    parser.add_argument("--turns", type=int, default=500)
-    parser.add_argument("--seconds", type=float, help="how long users talk at most; 0.4 a turn if absent")
-    parser.add_argument("--faults", type=int, help="kills, freezes and restarts; one in 4.2 s if absent")
+    parser.add_argument("--turns", type=int, default=800, help="in all rounds together")
+    parser.add_argument("--kills", type=int, default=24, help="of processes, in all rounds together")
+    parser.add_argument("--freezes", type=int, default=12, help="longer than the lease, in all rounds together")
+    parser.add_argument("--rounds", type=int, default=1, help="each on a system of its own")
+    parser.add_argument("--broker", choices=("memory", "apache", "both"), default="both", help="both take turns")
+    parser.add_argument("--users", type=int, default=64, help="who talk at once")
+    parser.add_argument("--seconds", type=float, help="how long users talk at most in a round")
     parser.add_argument("--seed", type=int, default=int(time.time()) % 100_000)
-    parser.add_argument("--broker", choices=("memory", "apache"), default="memory")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
     return parser
 
 

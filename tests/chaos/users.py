@@ -27,7 +27,7 @@ LINES: Final = (
 """For every lane: discovery, support, technical consultant, content generator."""
 
 _LINES_A_CONVERSATION: Final = 5
-_PAUSE: Final = 0.2
+_PAUSE: Final = 0.5
 _PATIENCE: Final = 60.0
 """Seconds for a message to be taken, and for an answer to be told to its end."""
 
@@ -38,13 +38,13 @@ class Users:
     Every fourth conversation is of somebody who sends two lines at once. Some watch twice, some lose the line.
     """
 
-    def __init__(self, *, gateway: str, key: str, seed: int) -> None:
+    def __init__(self, *, gateway: str, key: str, seed: int, name: str = "chaos") -> None:
         self.promises: list[Promise] = []
         self.transcripts: list[Transcript] = []
         self.met: Counter[str] = Counter()
         """What went wrong on the way, by kind."""
         self._random = random.Random(seed)
-        self._gateway, self._key = gateway, key
+        self._gateway, self._key, self._name = gateway, key, name
         self._left = 0
         self._until = 0.0
         self._stack = AsyncExitStack()
@@ -64,10 +64,12 @@ class Users:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def talk(self, *, turns: int, seconds: float, users: int) -> None:
-        """Hold conversations, so many users at once, until so many turns were accepted or the time is up."""
+    async def talk(self, *, turns: int, seconds: float, users: int, pause: float) -> None:
+        """Hold conversations, so many users at once, until so many turns were accepted or the time is up.
+
+        A user rests `pause` seconds after each answer, on average.
+        """
         self._left, self._until = turns, time.monotonic() + seconds
-        pause = max(0.0, seconds * users / turns - 2.5)
         async with asyncio.TaskGroup() as group:
             for user in range(users):
                 group.create_task(self._user(user, pause), name=f"user-{user}")
@@ -76,12 +78,12 @@ class Users:
         """Watch every accepted turn once more, from its first frame, as somebody who comes late."""
         turns = [promise.turn for promise in self.promises]
         for start in range(0, len(turns), 20):
-            await asyncio.gather(*(self._watch(turn, "a late reader") for turn in turns[start : start + 20]))
+            await asyncio.gather(*(self.watch(turn, "a late reader") for turn in turns[start : start + 20]))
 
     async def _user(self, user: int, pause: float) -> None:
         held = 0
         while self._left > 0 and time.monotonic() < self._until:
-            await self._converse(f"chaos-{user}-{held}", pause, impatient=(user + held) % 4 == 0)
+            await self._converse(f"{self._name}-{user}-{held}", pause, impatient=(user + held) % 4 == 0)
             held += 1
 
     async def _converse(self, conversation: str, pause: float, *, impatient: bool) -> None:
@@ -91,13 +93,13 @@ class Users:
             taken = min(at_once, self._left)
             self._left -= taken
             places = range(place, place + taken)
-            turns = [await self._post(conversation, n, LINES[(first + n) % len(LINES)]) for n in places]
+            turns = [await self.post(conversation, n, LINES[(first + n) % len(LINES)]) for n in places]
             await asyncio.gather(*(self._look_on(turn) for turn in turns if turn is not None))
             if self._left <= 0 or time.monotonic() > self._until:
                 return
             await asyncio.sleep(self._random.uniform(0, 2 * pause * at_once))
 
-    async def _post(self, conversation: str, place: int, line: str) -> str | None:
+    async def post(self, conversation: str, place: int, line: str) -> str | None:
         """Send a message, again and again under its key, until it is accepted."""
         asked, give_up = time.time(), time.monotonic() + _PATIENCE
         while time.monotonic() < give_up:
@@ -122,12 +124,12 @@ class Users:
         return None
 
     async def _look_on(self, turn: str) -> None:
-        watching = [self._watch(turn, "the user", fickle=self._random.random() < 0.2)]
+        watching = [self.watch(turn, "the user", fickle=self._random.random() < 0.2)]
         if self._random.random() < 0.2:
-            watching.append(self._watch(turn, "a second watcher", after=self._random.uniform(0, 1.5)))
+            watching.append(self.watch(turn, "a second watcher", after=self._random.uniform(0, 1.5)))
         await asyncio.gather(*watching)
 
-    async def _watch(self, turn: str, watcher: str, *, after: float = 0.0, fickle: bool = False) -> None:
+    async def watch(self, turn: str, watcher: str, *, after: float = 0.0, fickle: bool = False) -> None:
         """Read a turn's stream to its end, going on after the last frame whenever it breaks."""
         await asyncio.sleep(after)
         transcript = Transcript(turn=turn, watcher=watcher)

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Final
 
+from infra.crash_points import reach
 from infra.telemetry import metrics
 from schemas.completions import CompletionRequest, Delta, Finish, Malformed, Provider, ProviderError
 from schemas.outcomes import Answer, Answered, AttemptEnding, FailedUnseen, LeaseLost, Source, Truncated
@@ -79,6 +80,7 @@ async def run_attempt(
             return LeaseLost()
         if writer.started:
             writer.finish()
+            reach("after_eos")
             return Answered(_answer(reading, writer, request, source))
         error = Malformed("the model's answer has no visible text")
     except MalformedAnswer as malformed:

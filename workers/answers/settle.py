@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog import get_logger
 
+from infra.crash_points import reach
 from infra.postgres.claims import Claim
 from infra.postgres.settlement import Settled, Settlement, settle
 from infra.postgres.statements import LedgerUnavailable
@@ -50,6 +51,7 @@ class Settler:
         if settled is None:
             log.warning("settled_by_another_owner")
             return
+        reach("after_final_before_publish")
         self._count(settlement, settled)
         await self._tell(writer, settlement)
         if settled.next_turn is not None:

@@ -8,6 +8,7 @@ from typing import Final
 from structlog import get_logger
 
 from infra.celery.dispatch import Dispatcher, Hint
+from infra.crash_points import reach
 from infra.kafka.consumer import Batch, EventConsumer, Record
 from infra.postgres.dead_letters import DeadLetters, Placed
 from infra.postgres.sweeps import Abandoned, Sweeps
@@ -48,6 +49,7 @@ class Routing:
         routable = await self.sweeps.routable(turns)
         if routable:
             await self.dispatcher.send([Hint(turn_id, Lane.FRONTIER_FALLBACK) for turn_id in routable])
+            reach("letter_after_route")
             metrics.DEAD_LETTERS_ROUTED.labels("frontier").inc(len(routable))
             log.info("dead_letters_routed", turns=len(routable))
 

@@ -13,6 +13,7 @@ from structlog import get_logger
 
 from infra.celery.app import create_app
 from infra.celery.dispatch import Dispatcher, Hint
+from infra.crash_points import arm, reach
 from infra.policy import load_policy
 from infra.postgres.breakers import BreakerTable
 from infra.postgres.claims import Claims
@@ -69,6 +70,7 @@ class AgentRuntime:
         """Wait for the turns under way; what is left after the drain time is left to its lease."""
         if self.tasks:
             log.info("draining", turns=len(self.tasks), seconds=self.settings.drain_seconds)
+            reach("drain_mid_stream")
             await asyncio.wait(set(self.tasks), timeout=self.settings.drain_seconds)
         await end(list(self.tasks))
 
@@ -156,6 +158,7 @@ def _poll(runtime: AgentRuntime, lanes: Sequence[Lane], waiting: Waiting, redis:
 
 def run(settings: Settings, lanes: Sequence[Lane]) -> None:
     """Serve `lanes` until SIGTERM: Celery on this thread, turns on the loop's."""
+    arm()
     configure_logs("agents", settings)
     own_celery_logs()
     stop_tracing = configure_tracing("agents", settings)

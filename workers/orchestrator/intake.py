@@ -7,6 +7,7 @@ from typing import Final
 
 from structlog import get_logger
 
+from infra.crash_points import reach
 from infra.kafka.consumer import Batch, EventConsumer, Record
 from infra.kafka.producer import EventProducer, NotAccepted, TooLarge
 from infra.postgres.dead_letters import DeadLetters, Grave
@@ -91,6 +92,7 @@ class Intake:
             return 0
         events, refused = self.decode(batch)
         recorded, unfit = await self.record(events)
+        reach("after_ledger_before_commit")
         self.start(recorded)
         await self.bury([*refused, *_refused_by_ledger(batch, recorded, unfit)])
         await self._consumer.commit(batch)

@@ -6,6 +6,7 @@ from opentelemetry import trace
 from structlog import get_logger
 
 from infra.celery.dispatch import Dispatcher, Hint
+from infra.crash_points import reach
 from infra.postgres.inbox import Inbox, Plan, Prepared
 from infra.postgres.statements import LedgerUnavailable
 from infra.telemetry.logs import turn_context
@@ -37,12 +38,14 @@ class Preparation:
             turn = await self._inbox.prepare(turn_id)
             if turn is None:
                 return
+            reach("after_preparing")
             with (
                 turn_context(turn_id=turn.turn_id, conversation_id=turn.conversation_id, tenant_id=turn.tenant),
                 tracer.start_as_current_span("prepare turn", context=context_from(turn.traceparent)),
             ):
                 plan = await self.plan(turn)
                 if await self._inbox.queue(turn, plan):
+                    reach("after_route_before_hint")
                     await self.hint(turn, plan)
         except LedgerUnavailable as error:
             log.warning("preparation_waits_for_upkeep", turn_id=turn_id, error=str(error))

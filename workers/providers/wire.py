@@ -8,6 +8,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import httpx2
 
+from infra.crash_points import reach
 from schemas.completions import Incomplete, Malformed, ProviderError, TimedOut, Unavailable
 
 KEEPALIVE_SECONDS: Final = 4.0
@@ -94,19 +95,19 @@ class Wire:
             TimedOut: the connection was not made in time.
         """
         try:
-            return Reply(
-                await self._open().request(
-                    method,
-                    url,
-                    headers=headers,
-                    data=body,
-                    allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(total=None, connect=connect),
-                    proxy=self._proxy(url),
-                )
+            response = await self._open().request(
+                method,
+                url,
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, connect=connect),
+                proxy=self._proxy(url),
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise unreachable(error, url) from error
+        reach("after_request_sent")
+        return Reply(response)
 
     async def aclose(self) -> None:
         """Close the session and every connection."""

@@ -5,6 +5,7 @@ from typing import Final
 
 from structlog import get_logger
 
+from infra.crash_points import reach
 from infra.kafka.producer import EventProducer, NotAccepted
 from infra.postgres.outbox import Outbox, OutboxRecord
 
@@ -28,6 +29,8 @@ class Relay:
         """
         async with self._outbox.batch(BATCH) as (records, mark):
             published = await self._publish(records)
+            if published:
+                reach("outbox_after_send")
             await mark(published)
             return len(published)
 

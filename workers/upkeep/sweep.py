@@ -8,6 +8,7 @@ from redis.asyncio import Redis
 from structlog import get_logger
 
 from infra.celery.dispatch import Dispatcher, Hint
+from infra.crash_points import reach
 from infra.postgres.sweeps import Abandoned, Rescued, Sweeps
 from infra.redis.frame_log import FrameLog, FramesUnavailable, Sealed
 from infra.redis.wake import announce
@@ -76,12 +77,14 @@ class Sweeper:
         await each(await self.sweeps.start_sealing(), self._seal)
 
     async def _seal(self, turn: Abandoned) -> None:
+        reach("after_sealing")
         try:
             sealed = await self.frames.seal(stream_of(turn))
         except FramesUnavailable:
             log.warning("sealing_waits", turn_id=turn.turn_id)
             return
         if sealed is not None:
+            reach("after_seal")
             await self._after_seal(turn, sealed)
 
     async def _after_seal(self, turn: Abandoned, sealed: Sealed) -> None:
@@ -116,6 +119,7 @@ class Sweeper:
 
 def _count(rescued: list[Rescued]) -> None:
     for turn in rescued:
+        reach("after_letter")
         metrics.RESCUES.labels(turn.reason.value).inc()
         metrics.DEAD_LETTERS.labels(turn.reason.value).inc()
         log.warning("turn_dead_lettered", turn_id=turn.turn_id, reason=turn.reason.value)

@@ -143,6 +143,23 @@ async def test_a_worker_lost_in_its_fallback_leaves_no_second_one(database_url: 
         assert content_of(frames) == p.policy.bounded_reply
 
 
+async def test_a_turn_that_leaves_its_lanes_twice_has_one_dead_letter(database_url: str, redis_url: str) -> None:
+    """Late in its lane, then lost by its rescuer: the second reason takes the first one's place, and upkeep goes on."""
+    async with pipeline(database_url, redis_url) as p:
+        turn = await p.queue("c1", "Hello there")
+        await _age(p, turn, head_at=11)
+        await p.sweeper.run_once()
+        assert await p.runtime.executor.claims.rescue(turn) is not None
+        await _age(p, turn, lease_until=60)
+
+        await p.sweeper.run_once()
+        await p.route_dead_letters()
+
+        assert (await p.row(turn))["state"] == "parked"
+        letters = await p.query("SELECT reason, state, times FROM dead_letters")
+        assert letters == [{"reason": "worker_lost", "state": "unanswered", "times": 2}]
+
+
 @pytest.mark.parametrize("finished", [False, True], ids=["in mid-stream", "after the model's end"])
 async def test_a_worker_lost_in_mid_stream_keeps_what_was_visible(
     database_url: str, redis_url: str, *, finished: bool

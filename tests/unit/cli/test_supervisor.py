@@ -89,6 +89,20 @@ def test_held_child_stays_down_until_released() -> None:
     assert len(log.getvalue().splitlines()) == len(out.getvalue().splitlines())
 
 
+def test_what_is_lent_is_given_to_the_next_starts_only() -> None:
+    """Each lent environment is one start's; how a child fell is remembered."""
+    out = io.StringIO()
+    code = f"import os; crash = os.environ.get('CRASH'); print('has', crash)\nif crash: os._exit(int(crash))\n{_STAY}"
+    quick = Backoff(first=0.01, longest=0.05, limit=9, window=60)
+    with Supervisor([child("a", code, PYTHONUNBUFFERED="1")], out=out, backoff=quick) as supervisor:
+        supervisor.wait_ready({"up": says(out, "up")}, seconds=20)
+        supervisor.lend("a", {"CRASH": "5"}, {"CRASH": "6"})
+        os.kill(supervisor.processes["a"], signal.SIGKILL)
+        supervisor.wait_ready({"up again": says(out, "up", times=2)}, seconds=20)
+        assert [(fall.name, fall.status) for fall in supervisor.fallen] == [("a", -9), ("a", 5), ("a", 6)]
+    assert out.getvalue().count("has None") == 2
+
+
 def test_gives_up_on_a_child_that_keeps_falling() -> None:
     """After its restarts are used up everything stops, with a failure status and the reason."""
     out = io.StringIO()
