@@ -64,7 +64,7 @@ async def _worker(p: Pipeline, database_url: str, redis_url: str, log: Path) -> 
         "FAIRLEAD_LOG_FORMAT": "json",
     }
     async with child("agents", *LANES, env=env, log=log):
-        await until(worker.up, seconds=30)
+        await until(worker.up, seconds=60)
         yield worker
 
 
