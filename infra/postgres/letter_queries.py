@@ -55,7 +55,7 @@ def _compared(one: Comparison, values: dict[str, object]) -> str:
     values[name], placeholder = _bound(one, name)
     operator = one.operator if one.operator != "in" else "="
     if one.field is Field.MODEL:
-        return f"EXISTS (SELECT 1 FROM attempts a WHERE a.turn_id = l.turn_id AND a.model {operator} {placeholder})"
+        return f"EXISTS (SELECT 1 FROM attempts a WHERE a.turn_id = l.turn_id AND a.model {operator} {placeholder})"  # noqa: S608
     return f"{_COLUMNS[one.field]} {operator} {placeholder}"
 
 
