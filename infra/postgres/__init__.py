@@ -16,5 +16,6 @@
 - `letters`: listing, showing, counting, discarding dead letters
 - `replays`: replay jobs, for whoever asks for them
 - `replay_runs`: replay jobs, for the process that works through them
+- `replay_items`: what became of each letter of a job
 - `audit`: who did what
 """

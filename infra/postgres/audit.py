@@ -26,7 +26,8 @@ audited AS (
 
 _LIST = text("""
 SELECT audit_id, at, tenant_id, operator, verb, subject, detail FROM operator_audit
-WHERE tenant_id = :tenant AND audit_id < :before AND (CAST(:subject AS text) IS NULL OR subject = :subject)
+WHERE (tenant_id = :tenant OR (:installation AND tenant_id IS NULL))
+  AND audit_id < :before AND (CAST(:subject AS text) IS NULL OR subject = :subject)
 ORDER BY audit_id DESC LIMIT :limit
 """)
 
@@ -64,8 +65,11 @@ async def record(
 
 
 async def load_audit(
-    engine: AsyncEngine, *, tenant: str, subject: str | None, before: int, limit: int
+    engine: AsyncEngine, *, tenant: str, installation: bool, subject: str | None, before: int, limit: int
 ) -> list[Audited]:
-    """Return a tenant's rows older than `before`, newest first; of one subject if one is named."""
-    values = {"tenant": tenant, "subject": subject, "before": before, "limit": limit}
+    """Return a tenant's rows older than `before`, newest first; of one subject if one is named.
+
+    With `installation` also those that belong to no tenant.
+    """
+    values = {"tenant": tenant, "installation": installation, "subject": subject, "before": before, "limit": limit}
     return [Audited(**dict(found)) for found in await rows(engine, _LIST, values)]

@@ -8,11 +8,14 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from producers.gateway import (
+    audit,
     conversations,
+    dead_letters,
     documents,
     health,
     openai_api,
     problems,
+    replay_jobs,
     streams,
     turns,
     websocket,
@@ -31,6 +34,8 @@ _TAGS = [
     {"name": "conversations", "description": "What was said."},
     {"name": "openai", "description": "For any OpenAI client."},
     {"name": "widget", "description": "For visitors of a web page."},
+    {"name": "dead letters", "description": "Turns and records that left their lane, for operators."},
+    {"name": "replay", "description": "Answering dead letters anew, for operators."},
     {"name": "operations", "description": "For whoever runs this."},
 ]
 
@@ -68,7 +73,7 @@ def create_app(parts: Parts, *, more: Sequence[APIRouter] = ()) -> FastAPI:
         ],
     )
     app.state.parts = parts
-    for part in (turns, streams, conversations, openai_api, widget_tokens, health):
+    for part in (turns, streams, conversations, openai_api, widget_tokens, dead_letters, replay_jobs, audit, health):
         app.include_router(part.router)
     app.include_router(websocket.router)
     for router in more:

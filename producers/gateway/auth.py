@@ -11,6 +11,7 @@ from starlette.requests import Request
 from producers.gateway.parts import Parts, PartsOf
 from producers.gateway.problems import ProblemError, forbidden, unauthenticated
 from producers.gateway.tokens import TokenExpired, TokenInvalid
+from schemas.replays import REPLAY_PREFIX, reserved
 
 _READING: Final = frozenset({"GET", "HEAD"})
 
@@ -31,6 +32,8 @@ class Principal:
     """The only conversation a visitor may touch; None for a tenant's key."""
     expires_at: float | None = None
     """Unix seconds; None for a key without end."""
+    key_id: str | None = None
+    """Which key; None for a visitor."""
 
     @property
     def visitor(self) -> str | None:
@@ -49,6 +52,8 @@ class Principal:
 
     def may_touch(self, tenant: str, conversation: str) -> bool:
         """Tell whether a conversation is this principal's."""
+        if reserved(conversation) and not self.operator:
+            return False
         return self.tenant == tenant and self.conversation in (None, conversation)
 
     def key_for(self, key: str) -> str:
@@ -73,7 +78,8 @@ async def identify(parts: Parts, credential: str, *, origin: str | None, same_or
         key = await parts.tenants.verify(credential)
         if key is None:
             raise unauthenticated("The API key is unknown, expired or revoked.")
-        return Principal(key.tenant, key.scopes, expires_at=key.expires_at.timestamp() if key.expires_at else None)
+        ends = key.expires_at.timestamp() if key.expires_at else None
+        return Principal(key.tenant, key.scopes, expires_at=ends, key_id=key.key_id)
     try:
         claims = parts.tokens.read(credential)
     except TokenExpired as error:
@@ -116,13 +122,27 @@ async def may_operate(principal: Annotated[Principal, Depends(authenticated)]) -
 
 
 def check_conversation(principal: Principal, conversation: str) -> None:
-    """Refuse a visitor any conversation but their own.
+    """Refuse a visitor any conversation but their own, and everybody those of replays.
 
     Raises:
         ProblemError: 403.
     """
+    check_unreserved(conversation)
     if not principal.may_touch(principal.tenant, conversation):
         raise forbidden("conversation_not_yours", "The token is bound to another conversation.")
+
+
+def check_unreserved(conversation: str) -> None:
+    """Refuse a conversation that only replays may have.
+
+    Raises:
+        ProblemError: 403.
+    """
+    if reserved(conversation):
+        raise forbidden(
+            "conversation_reserved",
+            f"Conversations named '{REPLAY_PREFIX}…' are kept for replays; choose another name.",
+        )
 
 
 def _lacking(scope: str) -> ProblemError:
