@@ -251,7 +251,7 @@ async def discard_dead_letters(body: DiscardRequest, principal: Operator, parts:
 
 
 @router.get(
-    "/v1/dead-letters/{dead_letter_id}",
+    "/v1/dead-letters/{dead_letter_id:uuid}",
     operation_id="getDeadLetter",
     summary="Show a dead letter",
     responses=error_responses(401, 403, 404, 422, 503),
@@ -262,11 +262,11 @@ async def get_dead_letter(
     """Return one dead letter; with `reveal` the message, what was shown, and the record."""
     owner = owner_of(principal)
     if reveal == "true":
-        shown = await letters.reveal(parts.engine, owner, dead_letter_id, operator=operator_of(principal))
+        shown = await letters.reveal(parts.engine, owner, str(dead_letter_id), operator=operator_of(principal))
         if shown is None:
             raise unknown("dead letter")
         return _details(shown)
-    found = await letters.load_letters(parts.engine, owner, [dead_letter_id])
+    found = await letters.load_letters(parts.engine, owner, [str(dead_letter_id)])
     if not found:
         raise unknown("dead letter")
     return _details(found[0])

@@ -4,6 +4,7 @@ import base64
 import binascii
 from datetime import datetime
 from typing import Annotated, Final, Literal
+from uuid import UUID
 
 from fastapi import Path, Query
 
@@ -27,7 +28,7 @@ Reveal = Annotated[
     Literal["true", "false"], Query(description="`true` shows message texts too, and is written down in the audit.")
 ]
 JobPath = Annotated[str, Path(pattern=UUID_PATTERN, description="A replay job's id.")]
-LetterPath = Annotated[str, Path(pattern=UUID_PATTERN, description="A dead letter's id.")]
+LetterPath = Annotated[UUID, Path(description="A dead letter's id.")]
 
 
 def owner_of(principal: Principal) -> Owner:

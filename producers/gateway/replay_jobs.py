@@ -56,11 +56,11 @@ class ReplayJobRequest(BaseModel):
     """A filter. It may not be empty."""
     mode: ReplayMode = "shadow"
     """`shadow` answers into the record, `compare` sets that beside the old answer, `deliver` shows it."""
-    rate: Annotated[float, Field(gt=0, le=1_000_000)] = 20.0
+    rate: Annotated[float, Field(ge=0.01, le=1_000_000)] = 20.0
     """Dead letters a second at most."""
     max: Annotated[int, Field(ge=1, le=100_000)] = 500
     """Dead letters at most, the oldest."""
-    stop_percent: Annotated[float, Field(gt=0, le=100)] = 20.0
+    stop_percent: Annotated[float, Field(ge=0.1, le=100)] = 20.0
     """The job stops by itself once more than this share of at least 20 replays failed."""
     late: bool = False
     """Deliver also where the conversation has moved on."""
