@@ -277,3 +277,10 @@ async def test_a_cursor_that_is_none_is_refused(gateway: Gateway, cursor: str) -
     """What no page gave is refused with what to send."""
     for path in ("/v1/dead-letters", "/v1/replay-jobs"):
         assert (await get(gateway, path, 422, cursor=cursor))["code"] == "invalid_cursor"
+
+
+async def test_a_path_with_two_methods_names_both(gateway: Gateway) -> None:
+    """A method that a path does not have is answered with all that it has, and a word is not taken for an id."""
+    for path, methods in (("replay-jobs", "GET, POST"), ("dead-letters/discard", "POST"), ("dead-letters", "GET")):
+        refused = await gateway.http.delete(f"/v1/{path}")
+        assert (refused.status_code, refused.headers["allow"]) == (405, methods)
