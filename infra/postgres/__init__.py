@@ -19,4 +19,9 @@
 - `audit`: what operators did
 - `dead_letters`: the index of records that never became turns, and where copies are
 - `retention`: forgetting what is old
+- `letter_queries`: which dead letters a filter means, as SQL
+- `letter_views`: listing, showing, counting, discarding dead letters
+- `replays`: replay jobs, for whoever asks for them
+- `replay_runs`: replay jobs, for the process that works through them
+- `replay_items`: what became of each letter of a job
 """

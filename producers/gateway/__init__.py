@@ -21,5 +21,9 @@ In the order a request meets them:
 - `openai_api`: chat completions for any OpenAI client
 - `openai_messages`: their shapes
 - `breakers`: lanes that skip their primary, seen and set by operators
+- `operators`: what the routes of operators share
+- `dead_letters`: what left its lane, listed, shown, discarded
+- `replay_jobs`: letting it be answered anew, and what came of it
+- `audit`: who did what
 - `health`: alive, ready, and the numbers
 """

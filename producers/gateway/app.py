@@ -8,12 +8,15 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from producers.gateway import (
+    audit,
     breakers,
     conversations,
+    dead_letters,
     documents,
     health,
     openai_api,
     problems,
+    replay_jobs,
     streams,
     turns,
     websocket,
@@ -32,6 +35,8 @@ _TAGS = [
     {"name": "conversations", "description": "What was said."},
     {"name": "openai", "description": "For any OpenAI client."},
     {"name": "widget", "description": "For visitors of a web page."},
+    {"name": "dead letters", "description": "Turns and records that left their lane, for operators."},
+    {"name": "replay", "description": "Answering dead letters anew, for operators."},
     {"name": "operations", "description": "For whoever runs this."},
 ]
 
@@ -69,7 +74,8 @@ def create_app(parts: Parts, *, more: Sequence[APIRouter] = ()) -> FastAPI:
         ],
     )
     app.state.parts = parts
-    for part in (turns, streams, conversations, openai_api, widget_tokens, breakers, health):
+    operating = (dead_letters, replay_jobs, breakers, audit, health)
+    for part in (turns, streams, conversations, openai_api, widget_tokens, *operating):
         app.include_router(part.router)
     app.include_router(websocket.router)
     for router in more:

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from producers.gateway.parts import Parts, PartsOf
 from producers.gateway.problems import ProblemError, forbidden, unauthenticated
 from producers.gateway.tokens import TokenExpired, TokenInvalid
+from schemas.replays import REPLAY_PREFIX, reserved
 
 _READING: Final = frozenset({"GET", "HEAD"})
 
@@ -51,6 +52,8 @@ class Principal:
 
     def may_touch(self, tenant: str, conversation: str) -> bool:
         """Tell whether a conversation is this principal's."""
+        if reserved(conversation) and not self.operator:
+            return False
         return self.tenant == tenant and self.conversation in (None, conversation)
 
     def key_for(self, key: str) -> str:
@@ -126,13 +129,27 @@ async def may_run_the_installation(principal: Annotated[Principal, Depends(authe
 
 
 def check_conversation(principal: Principal, conversation: str) -> None:
-    """Refuse a visitor any conversation but their own.
+    """Refuse a visitor any conversation but their own, and everybody those of replays.
 
     Raises:
         ProblemError: 403.
     """
+    check_unreserved(conversation)
     if not principal.may_touch(principal.tenant, conversation):
         raise forbidden("conversation_not_yours", "The token is bound to another conversation.")
+
+
+def check_unreserved(conversation: str) -> None:
+    """Refuse a conversation that only replays may have.
+
+    Raises:
+        ProblemError: 403.
+    """
+    if reserved(conversation):
+        raise forbidden(
+            "conversation_reserved",
+            f"Conversations named '{REPLAY_PREFIX}…' are kept for replays; choose another name.",
+        )
 
 
 def _lacking(scope: str) -> ProblemError:

@@ -17,7 +17,7 @@ _MEANING: Final[dict[int, str]] = {
     403: "The credential does not allow this",
     404: "There is no such thing, or it is somebody else's",
     408: "The body did not arrive in time",
-    409: "The idempotency key stands for another message",
+    409: "The idempotency key stands for another message, or a job is in another state",
     413: "The body is too large",
     422: "The request does not fit its schema",
     429: "Too many turns",

@@ -141,6 +141,9 @@ def install(app: FastAPI) -> None:
     """Answer every expected error of the routes with a problem."""
 
     async def answer(request: Request, error: Exception) -> Response:
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            # The framework names the methods of one route; a path may have two.
+            error = HTTPException(405, headers=_allowed(app, request.url.path) or error.headers)
         return respond(request.url.path, problem_of(error))
 
     expected: tuple[type[Exception], ...] = (
@@ -155,6 +158,15 @@ def install(app: FastAPI) -> None:
     )
     for kind in expected:
         app.add_exception_handler(kind, answer)
+
+
+def _allowed(app: FastAPI, path: str) -> dict[str, str]:
+    """Return the header that lists the methods of a path; empty for one that the document does not have."""
+    paths = cast("dict[str, dict[str, object]]", app.openapi()["paths"])
+    for known, operations in sorted(paths.items(), key=lambda item: "{" in item[0]):
+        if re.fullmatch(re.sub(r"\\{\w+\\}", "[^/]+", re.escape(known)), path):
+            return {"Allow": ", ".join(sorted(method.upper() for method in operations))}
+    return {}
 
 
 class Surprises:

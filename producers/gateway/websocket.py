@@ -23,7 +23,7 @@ from infra.postgres.statements import LedgerUnavailable
 from infra.postgres.views import recent_turns
 from infra.telemetry.metrics import CUT_WATCHERS, FRAMES_SENT, RESUMES, WATCHERS
 from producers.admission import KeyReused, NotAccepted, NotText, RateLimited
-from producers.gateway.auth import Principal, identify
+from producers.gateway.auth import Principal, check_conversation, identify
 from producers.gateway.parts import Parts, parts_of
 from producers.gateway.problems import (
     ProblemError,
@@ -179,8 +179,7 @@ class ConversationSocket:
         principal = await identify(self._parts, token, origin=self._websocket.headers.get("origin"), same_origin=False)
         if "turns" not in principal.scopes:
             raise forbidden("scope_missing", "The key lacks the scope 'turns'.")
-        if not principal.may_touch(principal.tenant, self._conversation):
-            raise forbidden("conversation_not_yours", "The token is bound to another conversation.")
+        check_conversation(principal, self._conversation)
         if self._principal is not None and self._principal.tenant != principal.tenant:
             raise forbidden("tenant_changed", "The socket belongs to another tenant; open a new one.")
         self._principal, self._credential = principal, token

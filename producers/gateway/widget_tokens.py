@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 
 from infra.postgres.views import load_transcript
+from producers.gateway.auth import check_unreserved
 from producers.gateway.documents import error_responses
 from producers.gateway.parts import Parts, PartsOf
 from producers.gateway.problems import ProblemError, forbidden
@@ -76,6 +77,7 @@ async def create_widget_token(
         )
     conversation = body.conversation_id or parts.tokens.new_conversation(site.tenant)
     if body.conversation_id is not None:
+        check_unreserved(body.conversation_id)
         await _check_own(parts, site.tenant, body.conversation_id, request.headers.get("authorization"))
     token = parts.tokens.issue(tenant=site.tenant, conversation=conversation, origin=origin)
     return TokenResponse(token=token, expires_in=parts.tokens.seconds, conversation_id=conversation)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import socket
-import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -15,6 +14,7 @@ from infra.kafka.consumer import ConsumerBroken, EventConsumer
 from infra.policy import load_policy
 from infra.postgres.dead_letters import DeadLetters
 from infra.postgres.engine import create_engine
+from infra.postgres.replay_runs import ReplayRuns
 from infra.postgres.statements import LedgerUnavailable
 from infra.postgres.sweeps import Sweeps
 from infra.processes import beat_until, run_until_signal
@@ -23,23 +23,30 @@ from infra.redis.frame_log import FrameLog
 from infra.settings import Settings
 from infra.telemetry.loop_lag import watch_loop_lag
 from infra.telemetry.metrics import serve_metrics
+from infra.telemetry.pulse import Pulse
 from schemas.names import GROUP_DEAD_LETTERS, TOPIC_DEAD_LETTERS
 from workers.answers.abandoned import AbandonedSettler
+from workers.dead_letters.replays import Replays
 from workers.dead_letters.route import DeadLetterIntake, Routing
 
 log = get_logger(__name__)
 
 STUCK_SECONDS: Final = 60.0
+REST_SECONDS: Final = 0.25
+"""Between looks at replay jobs while none moves: a pause or an abort is seen within a second."""
 
 
 class DeadLetterWorker:
-    """Routes dead letters for ever, with a new consumer when one breaks."""
+    """Routes dead letters for ever, with a new consumer when one breaks, and works on replay jobs beside it."""
 
-    def __init__(self, settings: Settings, *, dead_letters: DeadLetters, routing: Routing) -> None:
+    def __init__(self, settings: Settings, *, dead_letters: DeadLetters, routing: Routing, replays: Replays) -> None:
         self._settings = settings
         self._dead_letters = dead_letters
         self._routing = routing
-        self.last_poll = time.monotonic()
+        self._replays = replays
+        self.pulse = Pulse()
+        self.pulse.watch("routing", within=STUCK_SECONDS)
+        self.pulse.watch("replays", within=STUCK_SECONDS)
 
     async def route(self) -> None:
         """Read the dead-letter topic for ever."""
@@ -67,12 +74,22 @@ class DeadLetterWorker:
         intake = DeadLetterIntake(consumer=consumer, dead_letters=self._dead_letters, routing=self._routing)
         while True:
             await intake.run_once()
-            self.last_poll = time.monotonic()
+            self.pulse.passed("routing")
 
-    def health(self) -> dict[str, str | None]:
-        """Report progress of the poll loop."""
-        late = time.monotonic() - self.last_poll
-        return {"routing": f"no poll of Kafka for {late:.0f} s" if late > STUCK_SECONDS else None}
+    async def replay(self) -> None:
+        """Work on replay jobs for ever."""
+        while True:
+            moved = 0
+            try:
+                moved = await self._replays.run_once()
+            except LedgerUnavailable as error:
+                log.warning("replays_wait", error=str(error))
+            except Exception:
+                # Routing must go on, whatever a job does.
+                log.exception("replays_failed")
+            self.pulse.passed("replays")
+            if not moved:
+                await asyncio.sleep(REST_SECONDS)
 
 
 @asynccontextmanager
@@ -84,17 +101,24 @@ async def dead_letter_worker(settings: Settings) -> AsyncGenerator[DeadLetterWor
         settings.database.get_secret_value(), pool_size=4, name="fairlead-dead-letters", pool_timeout=10
     )
     redis = create_redis(settings.redis)
+    routing = Routing(
+        sweeps=Sweeps(engine, deadlines=policy.deadlines, rescues=policy.rescues, actor=actor),
+        dispatcher=Dispatcher(redis),
+        settler=AbandonedSettler(engine=engine, frames=FrameLog(redis), redis=redis, actor=actor, policy=policy),
+    )
+    runs = ReplayRuns(
+        engine,
+        owner=actor,
+        lease=policy.deadlines.lease,
+        waiting=policy.deadlines.waiting,
+        history=max(agent.history_turns for agent in policy.agents.values()),
+    )
     try:
         yield DeadLetterWorker(
             settings,
             dead_letters=DeadLetters(engine),
-            routing=Routing(
-                sweeps=Sweeps(engine, deadlines=policy.deadlines, rescues=policy.rescues, actor=actor),
-                dispatcher=Dispatcher(redis),
-                settler=AbandonedSettler(
-                    engine=engine, frames=FrameLog(redis), redis=redis, actor=actor, policy=policy
-                ),
-            ),
+            routing=routing,
+            replays=Replays(runs=runs, redis=redis),
         )
     finally:
         await redis.aclose()
@@ -103,8 +127,8 @@ async def dead_letter_worker(settings: Settings) -> AsyncGenerator[DeadLetterWor
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Run until `stop` is set."""
-    async with dead_letter_worker(settings) as process, serve_metrics(settings.metrics_port, process.health):
-        await beat_until(stop, {"route": process.route(), "loop-lag": watch_loop_lag()})
+    async with dead_letter_worker(settings) as process, serve_metrics(settings.metrics_port, process.pulse.health):
+        await beat_until(stop, {"route": process.route(), "replay": process.replay(), "loop-lag": watch_loop_lag()})
 
 
 def run(settings: Settings) -> None:
