@@ -13,5 +13,7 @@ In the order a turn meets them:
 - `frames`: what a watcher sees, numbered
 - `outcomes`: how a turn can end
 - `dead_letters`: why a turn left its lane
+- `replays`: answering dead letters anew
+- `letter_filter`: which dead letters an operator means
 - `problems`: errors as a person at the edge reads them
 """

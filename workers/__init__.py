@@ -7,5 +7,6 @@
 - `agents`: what each agent is told, and the shape of its answer
 - `providers`: the model servers' clients
 - `answers`: from a model's stream to what the visitor sees, and to its end
+- `dead_letters`: what left its lane, and what an operator lets be answered anew
 - `upkeep`: what keeps every promise when an owner is gone
 """

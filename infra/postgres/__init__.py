@@ -12,4 +12,9 @@
 - `views`: reading turns for watchers and operators
 - `outbox`: what must reach Kafka after a transaction
 - `dead_letters`: the index of records that never became turns
+- `letter_queries`: which dead letters a filter means, as SQL
+- `letters`: listing, showing, counting, discarding dead letters
+- `replays`: replay jobs, for whoever asks for them
+- `replay_runs`: replay jobs, for the process that works through them
+- `audit`: who did what
 """

@@ -1,6 +1,6 @@
 """Announcing turns whose predecessor has settled. A hint: upkeep finds what it loses."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from typing import Final, cast
 
@@ -19,6 +19,15 @@ async def announce(redis: Redis, turn_id: TurnId) -> None:
     """Tell the orchestrators that this turn may start."""
     with suppress(RedisError, OSError):
         await redis.publish(CHANNEL_WAKE, turn_id)
+
+
+async def announce_all(redis: Redis, turn_ids: Sequence[TurnId]) -> None:
+    """Tell the orchestrators that these turns may start, in one round trip."""
+    with suppress(RedisError, OSError):
+        async with redis.pipeline(transaction=False) as together:
+            for turn_id in turn_ids:
+                together.publish(CHANNEL_WAKE, turn_id)
+            await together.execute()
 
 
 async def announcements(redis: Redis) -> AsyncGenerator[TurnId]:

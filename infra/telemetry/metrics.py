@@ -100,6 +100,9 @@ DEAD_LETTERS = Counter("fairlead_dead_letters_total", "Dead letters written", ["
 DEAD_LETTERS_UNANSWERED = Gauge("fairlead_dead_letters_unanswered", "Dead letters nobody has answered")
 DEAD_LETTERS_OLDEST = Gauge("fairlead_dead_letters_oldest_seconds", "Age of the oldest unanswered dead letter")
 
+# Dead letters answered anew by replay jobs, by what became of them. `failed` rising: the cause is not mended yet.
+REPLAYS = Counter("fairlead_replays_total", "Dead letters that replay jobs went through", ["mode", "outcome"])
+
 # Whether the loops that rescue and relay still run. A last success long ago: restart upkeep, then look why.
 UPKEEP_SWEEPS = Counter("fairlead_upkeep_sweeps_total", "Sweeps of upkeep", ["sweep", "outcome"])
 UPKEEP_LAST_SUCCESS = Gauge(

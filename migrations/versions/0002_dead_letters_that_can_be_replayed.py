@@ -95,6 +95,9 @@ CREATE TABLE replay_items (
     UNIQUE (job_id, dead_letter_id)
 );
 CREATE INDEX replay_items_open ON replay_items (job_id, position) WHERE state IN ('waiting', 'running');
+CREATE INDEX replay_items_next ON replay_items (job_id, conversation_id, position)
+    WHERE state IN ('waiting', 'running');
+CREATE INDEX replay_items_running ON replay_items (turn_id) WHERE state = 'running';
 CREATE INDEX replay_items_letter ON replay_items (dead_letter_id);
 
 CREATE TABLE operator_audit (

@@ -1,0 +1,4 @@
+"""What left its lane, in order.
+
+- `replays`: dead letters that an operator lets be answered anew
+"""
