@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from benchmarks import __main__ as every
-from benchmarks import client, enqueue, extract, growth, publish, round_trips, streams, turn_overhead, visitor
+from benchmarks import client, enqueue, extract, growth, publish, replay, round_trips, streams, turn_overhead, visitor
 from benchmarks.commands import known_statements
 from benchmarks.harness import NOWHERE, medians, percentile, ratio
 from benchmarks.proxy import CountingProxy, Reading
@@ -108,6 +108,18 @@ def test_growth_is_measured_at_each_backlog(database_url: str, redis_url: str) -
     assert summary["40 queued, PostgreSQL bytes a turn"] > 0
     assert summary["40 queued, Redis bytes a turn"] > 0
     assert len(cast("Mapping[str, list[float]]", found["whole"])["per_s_by_tenth"]) == 10
+    _check_told(found)
+
+
+def test_replay_is_measured_beside_a_program_that_sends_records_again(
+    database_url: str, redis_url: str, memory_kafka: str
+) -> None:
+    """Every replay of a job is recorded, every record is sent again, and each way has its rate."""
+    places = Endpoints(kafka=memory_kafka, redis=redis_url, database=database_url)
+    found = replay.run(letters=20, rounds=1, given=places)
+
+    assert _ways(found) == {"raw", "ours"}
+    assert {"per_s", "cpu_us"} == _figures(found, "ours")
     _check_told(found)
 
 
