@@ -13,7 +13,17 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-NAMES: Final = ("enqueue", "publish", "extract", "client", "streams", "round_trips", "turn_overhead")
+NAMES: Final = (
+    "enqueue",
+    "publish",
+    "extract",
+    "client",
+    "streams",
+    "round_trips",
+    "turn_overhead",
+    "growth",
+    "replay",
+)
 
 
 def main() -> int:

@@ -183,7 +183,7 @@ def servers(
         found = embedded.endpoints
         asyncio.run(_emptied(found.redis))
         if database:
-            found = Endpoints(kafka=found.kafka, redis=found.redis, database=asyncio.run(_migrated(found.database)))
+            found = Endpoints(kafka=found.kafka, redis=found.redis, database=asyncio.run(migrated(found.database)))
         yield found
 
 
@@ -192,15 +192,28 @@ async def _emptied(url: str) -> None:
         await redis.flushall()
 
 
-async def _migrated(url: str) -> str:
-    engine = create_async_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
-    async with engine.connect() as connection:
-        await connection.execute(text(f"DROP DATABASE IF EXISTS {_DATABASE} WITH (FORCE)"))
-        await connection.execute(text(f"CREATE DATABASE {_DATABASE}"))
-    await engine.dispose()
-    fresh = url.rpartition("/")[0] + f"/{_DATABASE}"
+async def migrated(url: str, name: str = _DATABASE) -> str:
+    """Make a fresh database of that name on the server of `url`; returns its address."""
+    await dropped(url, name)
+    await administer(url, f"CREATE DATABASE {name}")
+    fresh = url.rpartition("/")[0] + f"/{name}"
     await upgrade_async(fresh)
     return fresh
+
+
+async def dropped(url: str, name: str) -> None:
+    """Remove a database from the server of `url`, if it is there."""
+    await administer(url, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+async def administer(url: str, command: str) -> None:
+    """Run one command that no transaction may contain and no limit may end."""
+    engine = create_async_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(text(command))
+    finally:
+        await engine.dispose()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from infra.postgres.statements import row, rows
 from schemas.events import TurnSubmitted
 from schemas.ids import TurnId, turn_id_for
 from schemas.names import TOPIC_TURNS
+from schemas.policy import Deadlines
 
 TENANT: Final = "bench"
 _BATCH: Final = 50
@@ -25,9 +26,15 @@ _ACTOR: Final = "orchestrator@bench"
 _PLAN: Final = {"agent": "discovery", "primary": "discovery-slm", "fallback": "frontier", "direct": False, "why": "-"}
 
 _QUEUE = text("""
-UPDATE turns SET state = 'queued', epoch = 1, agent = 'discovery', plan = CAST(:plan AS jsonb), hints = 1,
-       head_at = clock_timestamp(), hinted_at = clock_timestamp()
-WHERE turn_id = ANY(CAST(:turns AS uuid[]))
+WITH queued AS (
+    UPDATE turns SET state = 'queued', epoch = 1, agent = 'discovery', plan = CAST(:plan AS jsonb), hints = 1,
+           head_at = clock_timestamp(), hinted_at = clock_timestamp()
+    WHERE turn_id = ANY(CAST(:turns AS uuid[]))
+    RETURNING turn_id
+)
+INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor)
+SELECT turn_id, step[1], step[2], 1, :actor
+FROM queued, (VALUES (ARRAY['received', 'preparing']), (ARRAY['preparing', 'queued'])) AS steps (step)
 """)
 
 _STAND = text("""
@@ -52,9 +59,9 @@ class Stand:
 class Ledger:
     """Writes turns down and looks how they stand."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, *, deadlines: Deadlines | None = None) -> None:
         self._engine = engine
-        self._inbox = Inbox(engine, deadlines=load_policy().deadlines, actor=_ACTOR, history=0)
+        self._inbox = Inbox(engine, deadlines=deadlines or load_policy().deadlines, actor=_ACTOR, history=0)
         self._offset = 0
 
     async def queued(self, count: int, message: str) -> list[TurnId]:
@@ -64,7 +71,7 @@ class Ledger:
             batch = [self._inbound(message) for _ in range(min(_BATCH, count - start))]
             await self._inbox.record(TOPIC_TURNS, batch)
             turns.extend(TurnId(item.event.turn_id) for item in batch)
-        await rows(self._engine, _QUEUE, {"plan": json.dumps(_PLAN), "turns": turns})
+        await rows(self._engine, _QUEUE, {"plan": json.dumps(_PLAN), "turns": turns, "actor": _ACTOR})
         return turns
 
     async def stand(self, turns: Sequence[TurnId]) -> Stand:
@@ -89,8 +96,13 @@ class Ledger:
 
 
 @asynccontextmanager
-async def open_ledger(database: str) -> AsyncGenerator[Ledger]:
-    """Give the ledger of a database while the context lasts; it has a tenant for the bench."""
+async def open_ledger(database: str, *, deadlines: Deadlines | None = None) -> AsyncGenerator[Ledger]:
+    """Give the ledger of a database while the context lasts; it has a tenant for the bench.
+
+    Args:
+        database: `postgresql+asyncpg://…`.
+        deadlines: of its turns; those of the policy unless given.
+    """
     engine = create_engine(database, pool_size=2, name="fairlead-bench")
     try:
         await rows(
@@ -98,6 +110,6 @@ async def open_ledger(database: str) -> AsyncGenerator[Ledger]:
             text("INSERT INTO tenants (tenant_id, name) VALUES (:t, 'Bench') ON CONFLICT DO NOTHING"),
             {"t": TENANT},
         )
-        yield Ledger(engine)
+        yield Ledger(engine, deadlines=deadlines)
     finally:
         await engine.dispose()

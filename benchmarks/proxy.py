@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
@@ -16,10 +16,18 @@ _STATEMENT: Final = {"E": "statements", "Q": "statements", "P": "parsed"}
 
 
 class Reading:
-    """One client's side of the protocol, without I/O: fed bytes, counts the messages under the client's name."""
+    """One client's side of the protocol, without I/O: fed bytes, counts the messages under the client's name.
 
-    def __init__(self, counts: "Counter[tuple[str, str]]") -> None:
+    Args:
+        counts: by client and what was counted.
+        known: names of statements by their text; each time one runs it is counted under its name too.
+    """
+
+    def __init__(self, counts: "Counter[tuple[str, str]]", known: Mapping[str, str] | None = None) -> None:
         self._counts = counts
+        self._known = known or {}
+        self._prepared: dict[bytes, str | None] = {}
+        self._bound: str | None = None
         self._buffer = bytearray()
         self._name: str | None = None
 
@@ -49,12 +57,29 @@ class Reading:
         for meaning in (_ROUND_TRIP, _STATEMENT):
             if kind in meaning:
                 self._counts[self._name, meaning[kind]] += 1
+        if named := self._named(kind, message[5:]):
+            self._counts[self._name, named] += 1
+
+    def _named(self, kind: str, body: bytes) -> str | None:
+        """Return the name of a known statement that runs with this message."""
+        match kind:
+            case "P":
+                name, _, rest = body.partition(b"\0")
+                self._prepared[name] = self._known.get(rest.partition(b"\0")[0].decode())
+            case "B":
+                self._bound = self._prepared.get(body.partition(b"\0")[2].partition(b"\0")[0])
+            case "E":
+                return self._bound
+            case _:
+                pass
+        return None
 
 
 class CountingProxy:
     """Listens on a port of its own, in a thread of its own."""
 
-    def __init__(self, database: str) -> None:
+    def __init__(self, database: str, *, known: Mapping[str, str] | None = None) -> None:
+        self._known = known or {}
         self._target = urlsplit(database)
         self._loop = asyncio.new_event_loop()
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -100,7 +125,7 @@ class CountingProxy:
 
     async def _relay(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         server, to_server = await asyncio.open_connection(self._target.hostname, self._target.port)
-        reading = Reading(self._counts)
+        reading = Reading(self._counts, self._known)
         try:
             await asyncio.gather(_pump(client, to_server, reading), _pump(server, to_client, None))
         except (OSError, asyncio.CancelledError):

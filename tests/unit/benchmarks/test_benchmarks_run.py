@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from benchmarks import __main__ as every
-from benchmarks import client, enqueue, extract, publish, round_trips, streams, turn_overhead, visitor
+from benchmarks import client, enqueue, extract, growth, publish, replay, round_trips, streams, turn_overhead, visitor
+from benchmarks.commands import known_statements
 from benchmarks.harness import NOWHERE, medians, percentile, ratio
 from benchmarks.proxy import CountingProxy, Reading
 from benchmarks.visitor import whole_system
@@ -61,11 +62,13 @@ def test_the_whole_system_is_measured_and_counted(
     places = Endpoints(kafka=NOWHERE, redis=redis_url, database=database_url)
     monkeypatch.setattr(visitor, "WARM_TURNS", 2)
     with (
-        CountingProxy(database_url).running() as proxy,
+        CountingProxy(database_url, known=known_statements()).running() as proxy,
         whole_system(places, "memory", database=proxy.database, state=state_directory) as system,
     ):
         waits = turn_overhead.run(turns=3, rounds=1, hops=2, given=places, system=system)
-        trips = round_trips.run(turns=4, settle_seconds=1.2, given=places, counted=(proxy, system))
+        trips = round_trips.run(
+            turns=4, settle_seconds=1.2, kinds=("answered", "fell back"), given=places, counted=(proxy, system)
+        )
 
     assert _ways(waits) == {"turn", "hops"}
     assert list(cast("Mapping[str, float]", waits["stages_ms"])) == [
@@ -77,10 +80,47 @@ def test_the_whole_system_is_measured_and_counted(
         "streaming to visible",
     ]
     _check_told(waits)
-    per_turn = cast("Mapping[str, float]", trips["per_turn"])
-    assert {"postgres orchestrator: round trips", "postgres agents: round trips", "redis evalsha"} <= per_turn.keys()
-    assert per_turn["kafka fairlead.turns"] == 1
+    per_turn = cast("Mapping[str, Mapping[str, float]]", trips["per_turn"])
+    assert {
+        "postgres orchestrator: inbox.prepare",
+        "postgres agents: claims.claim",
+        "postgres agents: claims.visible",
+        "postgres agents: settlement.settle",
+        "redis script arm",
+    } <= per_turn["answered"].keys()
+    assert per_turn["answered"]["kafka fairlead.turns"] == 1
+    assert per_turn["fell back"]["postgres agents: claims.fallback"] == 1
+    assert "postgres agents: claims.fallback" not in per_turn["answered"]
+    shown = StringIO()
+    Console(file=shown, width=160).print(round_trips.table(per_turn))
+    assert "claims.fallback" in shown.getvalue()
     _check_told(trips)
+
+
+def test_growth_is_measured_at_each_backlog(database_url: str, redis_url: str) -> None:
+    """Each backlog has its rate and its bytes, and the largest is drained to its last turn."""
+    places = Endpoints(kafka=NOWHERE, redis=redis_url, database=database_url)
+    found = growth.run(sizes=(20, 40), drained=10, rounds=1, whole=True, given=places)
+
+    assert _ways(found) == {"20", "40"}
+    assert {"per_s", "sweep_ms"} == _figures(found, "40")
+    summary = cast("Mapping[str, float]", found["summary"])
+    assert summary["40 queued, PostgreSQL bytes a turn"] > 0
+    assert summary["40 queued, Redis bytes a turn"] > 0
+    assert len(cast("Mapping[str, list[float]]", found["whole"])["per_s_by_tenth"]) == 10
+    _check_told(found)
+
+
+def test_replay_is_measured_beside_a_program_that_sends_records_again(
+    database_url: str, redis_url: str, memory_kafka: str
+) -> None:
+    """Every replay of a job is recorded, every record is sent again, and each way has its rate."""
+    places = Endpoints(kafka=memory_kafka, redis=redis_url, database=database_url)
+    found = replay.run(letters=20, rounds=1, given=places)
+
+    assert _ways(found) == {"raw", "ours"}
+    assert {"per_s", "cpu_us"} == _figures(found, "ours")
+    _check_told(found)
 
 
 def test_the_scanner_is_measured_beside_a_parser(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,15 +182,35 @@ def test_the_relay_reads_what_a_client_asks() -> None:
         + b"Q\0\0\0\x08one\0"
     )
     for size in (1, 7, len(stream)):
-        counts: Counter[tuple[str, str]] = Counter()
-        reading = Reading(counts)
-        for at in range(0, len(stream), size):
-            reading.feed(stream[at : at + size])
-        assert counts == {
+        assert _read(stream, size) == {
             ("fairlead-agents", "parsed"): 1,
             ("fairlead-agents", "statements"): 2,
             ("fairlead-agents", "round trips"): 2,
         }
+
+
+def test_the_relay_knows_statements_by_their_text() -> None:
+    """A known statement is counted under its name each time it runs, also when it was prepared long before."""
+    startup = b"\0\3\0\0application_name\0fairlead-agents\0\0"
+    parse = b"s1\0SELECT 1\0\0\0"
+    bind = b"\0s1\0\0\0\0\0\0\0"
+    once = b"B" + (len(bind) + 4).to_bytes(4, "big") + bind + b"E\0\0\0\x09\0\0\0\0\0"
+    stream = (
+        (len(startup) + 4).to_bytes(4, "big") + startup + b"P" + (len(parse) + 4).to_bytes(4, "big") + parse + once * 2
+    )
+
+    counts = _read(stream, 3, {"SELECT 1": "ones.one"})
+
+    assert counts["fairlead-agents", "ones.one"] == 2
+    assert "claims.claim" in known_statements().values()
+
+
+def _read(stream: bytes, size: int, known: Mapping[str, str] | None = None) -> "Counter[tuple[str, str]]":
+    counts: Counter[tuple[str, str]] = Counter()
+    reading = Reading(counts, known)
+    for at in range(0, len(stream), size):
+        reading.feed(stream[at : at + size])
+    return counts
 
 
 def _only_redis(url: str) -> Endpoints:
