@@ -57,6 +57,8 @@ from schemas.ids import TurnId
 from schemas.names import CELERY_PREFIX
 from schemas.policy import Deadlines
 from schemas.turns import TurnState
+from workers.agents.prompt import prompt_versions
+from workers.answers.abandoned import AbandonedSettler
 from workers.upkeep.sweep import Sweeper
 
 SIZES: Final = (1_000, 10_000, 100_000)
@@ -182,23 +184,27 @@ async def _backlog(places: Endpoints, redis: Redis, size: int) -> AsyncGenerator
     """Give an empty backlog; its database goes with it."""
     name = f"bench_growth_{size}_{os.getpid()}"
     database = await migrated(places.database, name)
-    deadlines = _put_off(load_policy().deadlines)
+    policy = load_policy()
+    policy = policy.model_copy(update={"deadlines": _put_off(policy.deadlines)})
+    deadlines = policy.deadlines
     engine = create_engine(database, pool_size=AT_ONCE, name="fairlead-bench")
     upkeep = create_engine(database, pool_size=4, name="fairlead-bench-upkeep")
+    frames = FrameLog(redis)
+    actor = "upkeep@bench"
     sweeper = Sweeper(
-        engine=upkeep,
-        sweeps=Sweeps(upkeep, deadlines=deadlines, actor="upkeep@bench"),
-        frames=FrameLog(redis),
+        sweeps=Sweeps(upkeep, deadlines=deadlines, rescues=policy.rescues, actor=actor),
+        frames=frames,
         redis=redis,
         dispatcher=Dispatcher(redis),
-        actor="upkeep@bench",
-        bounded_reply="-",
+        settler=AbandonedSettler(engine=upkeep, frames=frames, redis=redis, actor=actor, policy=policy),
+        lease=deadlines.lease,
+    )
+    claims = Claims(
+        engine, deadlines=deadlines, owner=_ACTOR, history=10, policy_version=policy.version, prompts=prompt_versions()
     )
     try:
         async with open_ledger(database, deadlines=deadlines) as ledger:
-            yield Backlog(
-                database, engine, ledger, Claims(engine, deadlines=deadlines, owner=_ACTOR, history=10), sweeper
-            )
+            yield Backlog(database, engine, ledger, claims, sweeper)
     finally:
         await upkeep.dispose()
         await engine.dispose()

@@ -24,7 +24,7 @@ from benchmarks.ledger import TENANT, open_ledger
 from infra.embedded.servers import Broker, Endpoints
 from infra.policy import load_policy
 from infra.postgres.engine import create_engine
-from infra.postgres.letters import Owner
+from infra.postgres.letter_views import Owner
 from infra.postgres.replay_runs import ReplayRuns
 from infra.postgres.replays import ReplayRequest, create
 from infra.postgres.statements import rows

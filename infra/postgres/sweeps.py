@@ -18,11 +18,14 @@ from schemas.turns import TurnState
 
 BATCH: Final = 200
 
+# The clock of an index's range must stand still: `statement_timestamp()`. With `clock_timestamp()`, or in the order of
+# another column, a sweep walks all that is open.
+
 # A hint is sent again 2, 4, 8, 8… seconds after the last one: sooner would breed copies under a backlog.
 _REHINT = text("""
 WITH due AS (
     SELECT turn_id FROM turns
-    WHERE state IN ('queued', 'rescue') AND done_at IS NULL
+    WHERE state IN ('queued', 'rescue') AND hinted_at < statement_timestamp() - interval '2 seconds'
       AND hinted_at < clock_timestamp() - make_interval(secs => least(8, power(2, least(hints, 3))))
     ORDER BY hinted_at LIMIT :batch FOR UPDATE SKIP LOCKED
 )
@@ -41,18 +44,18 @@ ORDER BY t.created_at LIMIT :batch
 """)
 
 
-def _to_rescue(*, due: str, reason: str) -> TextClause:
+def _to_rescue(*, due: str, since: str, reason: str) -> TextClause:
     """Return the statement that opens turns to the dead-letter route: fence, evidence, and the record's copy for Kafka.
 
-    Both name the turn `t`; `reason` is read as it was before the step. A turn that a rescue would be paid for, and that
-    the budget has no token for, is opened with the reason `budget`: it will be parked.
+    Conditions name the turn `t`, `since` the column of it that orders them; `reason` is read as it was before. A turn
+    that a rescue would be paid for, and that the budget has no token for, gets the reason `budget`: it will be parked.
     """
     return text(f"""
 WITH lost AS (
     SELECT t.turn_id, t.state, {reason} AS why,
            EXISTS (SELECT 1 FROM attempts a WHERE a.turn_id = t.turn_id AND a.ordinal = 2) AS spent
     FROM turns t WHERE t.done_at IS NULL AND {due}
-    ORDER BY t.turn_id LIMIT :batch FOR UPDATE OF t SKIP LOCKED
+    ORDER BY t.{since} LIMIT :batch FOR UPDATE OF t SKIP LOCKED
 ), due AS (
     SELECT turn_id FROM lost WHERE NOT spent
 ), {ALLOWED_SQL}, judged AS (
@@ -75,12 +78,14 @@ SELECT turn_id::text, why FROM moved
 
 
 _QUEUE_DEADLINE = _to_rescue(
-    due="t.state = 'queued' AND t.head_at < clock_timestamp() - make_interval(secs => :queue)",
+    due="t.state = 'queued' AND t.head_at < statement_timestamp() - make_interval(secs => :queue)",
+    since="head_at",
     reason="'queue_deadline'",
 )
 # A turn that loses a second worker may be what kills them.
 _WORKER_LOST = _to_rescue(
     due="t.state IN ('running', 'fallback') AND t.lease_until < clock_timestamp()",
+    since="lease_until",
     reason="""CASE WHEN EXISTS (SELECT 1 FROM dead_letters l WHERE l.turn_id = t.turn_id AND l.reason = 'worker_lost')
               THEN 'poison' ELSE 'worker_lost' END""",
 )
@@ -99,7 +104,7 @@ def _fenced(due: str) -> TextClause:
     return text(f"""
 WITH due AS (
     SELECT t.turn_id FROM turns t WHERE t.done_at IS NULL AND {due}
-    ORDER BY t.turn_id LIMIT :batch FOR UPDATE OF t SKIP LOCKED
+    ORDER BY t.deadline_at LIMIT :batch FOR UPDATE OF t SKIP LOCKED
 ), fenced AS (
     UPDATE turns t SET epoch = t.epoch + 1, owner = NULL, lease_until = NULL FROM due d WHERE t.turn_id = d.turn_id
     RETURNING t.*
@@ -110,7 +115,7 @@ SELECT {_COLUMNS} FROM fenced t
 
 _PAST_DEADLINE = _fenced(
     """t.state IN ('received', 'preparing', 'queued', 'running', 'fallback', 'rescue')
-      AND t.deadline_at < clock_timestamp()"""
+      AND t.deadline_at < statement_timestamp()"""
 )
 _FORGOTTEN = _fenced(
     f"""{_UNROUTABLE} AND EXISTS (SELECT 1 FROM dead_letters l WHERE l.turn_id = t.turn_id

@@ -19,6 +19,12 @@ COMMENT ON COLUMN turns.replay_of IS 'The dead letter this turn answers anew.';
 COMMENT ON COLUMN turns.coalesced_into IS 'The earlier turn of its conversation whose answer is also this turn''s.';
 CREATE INDEX turns_coalesced ON turns (coalesced_into) WHERE coalesced_into IS NOT NULL;
 
+-- However many turns are queued, each sweep finds those that are due, and walks past no other.
+DROP INDEX turns_upkeep;
+CREATE INDEX turns_upkeep ON turns (state, deadline_at) WHERE done_at IS NULL;
+CREATE INDEX turns_hinted ON turns (hinted_at) WHERE state IN ('queued', 'rescue');
+CREATE INDEX turns_queued ON turns (head_at) WHERE state = 'queued';
+
 -- The record as it came from Kafka. Kept until the turn has ended well; with a dead letter as long as that.
 CREATE TABLE turn_records (
     turn_id      uuid PRIMARY KEY REFERENCES turns ON DELETE CASCADE,
@@ -167,6 +173,10 @@ ALTER TABLE dead_letters DROP COLUMN agent, DROP COLUMN versions, DROP COLUMN ti
     DROP COLUMN replay_turn, DROP COLUMN copy_partition, DROP COLUMN copy_offset;
 ALTER TABLE outbox DROP COLUMN original_headers;
 ALTER TABLE attempts DROP COLUMN policy, DROP COLUMN prompt;
+DROP INDEX turns_queued;
+DROP INDEX turns_hinted;
+DROP INDEX turns_upkeep;
+CREATE INDEX turns_upkeep ON turns (state, lease_until, hinted_at) WHERE done_at IS NULL;
 DROP INDEX turns_coalesced;
 ALTER TABLE turns DROP COLUMN replay_of, DROP COLUMN replay_mode, DROP COLUMN coalesced_into;
 UPDATE api_keys SET scopes = array_remove(scopes, 'installation') WHERE scopes <> ARRAY['installation'];

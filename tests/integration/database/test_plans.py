@@ -75,6 +75,32 @@ async def test_no_statement_reads_a_growing_table_whole(database_url: str, redis
         assert {name: plan for name, plan in plans.items() if _GROWING.search(plan)} == {}
 
 
+_QUEUED = (
+    "INSERT INTO conversations (tenant_id, conversation_id, last_seq)"
+    " SELECT 'acme', 'q' || g, 1 FROM generate_series(0, 19999) g",
+    "INSERT INTO turns (turn_id, tenant_id, conversation_id, seq, channel, input_text, body_sha256, kafka_topic,"
+    " kafka_partition, kafka_offset, state, agent, plan, deadline_at, head_at, hinted_at, hints)"
+    " SELECT gen_random_uuid(), 'acme', 'q' || g, 1, 'test', 'asked', '', 't', 1, g, 'queued', 'discovery', '{}',"
+    " now() + interval '1 day', now(), now(), 1 FROM generate_series(0, 19999) g",
+    "ANALYZE",
+)
+
+
+@pytest.mark.parametrize("kind", ["force_generic_plan", "force_custom_plan"])
+async def test_no_sweep_walks_past_queued_turns(database_url: str, redis_url: str, kind: str) -> None:
+    """With 20,000 turns queued, what is due is found by the moment at which it became so."""
+    async with pipeline(database_url, redis_url) as p:
+        for statement in _QUEUED:
+            await p.query(statement)
+
+        for name, condition in {
+            "sweeps._REHINT": r"turns_hinted on turns.*\n.*Index Cond: \(hinted_at <",
+            "sweeps._QUEUE_DEADLINE": r"turns_queued on turns.*\n.*Index Cond: \(head_at <",
+            "sweeps._PAST_DEADLINE": r"turns_upkeep on turns.*\n.*Index Cond: .*deadline_at <",
+        }.items():
+            assert re.search(condition, await _plan(p, name, _STATEMENTS[name], kind)), name
+
+
 async def _plan(p: Pipeline, name: str, statement: TextClause, kind: str) -> str:
     explain = text(f"EXPLAIN {statement.text}")
     values = {**_VALUES, "cuts": [1] if name == "settlement._SETTLE" else [""]}
