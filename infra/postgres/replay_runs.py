@@ -45,12 +45,13 @@ job AS (
     FOR UPDATE
 )
 """
+# A new job has no statistics yet: asked as an anti-join this compares every pair of its items.
 _PICKED: Final = """
 SELECT i.job_id, i.position, i.dead_letter_id, i.conversation_id
-FROM replay_items i JOIN {job} j ON i.job_id = j.job_id
-WHERE i.state = 'waiting' AND i.conversation_id IS NOT NULL
-  AND NOT EXISTS (SELECT 1 FROM replay_items e WHERE e.job_id = i.job_id AND e.conversation_id = i.conversation_id
-                  AND e.position < i.position AND e.state IN ('waiting', 'running'))
+FROM replay_items i
+WHERE i.job_id = CAST(:job AS uuid) {held} AND i.state = 'waiting' AND i.conversation_id IS NOT NULL
+  AND i.position = (SELECT min(e.position) FROM replay_items e WHERE e.job_id = i.job_id
+                    AND e.conversation_id = i.conversation_id AND e.state IN ('waiting', 'running'))
 ORDER BY i.position LIMIT :batch
 """
 _COPIED: Final = """
@@ -58,27 +59,25 @@ _COPIED: Final = """
  kafka_partition, kafka_offset, state, deadline_at, replay_of, replay_mode)
 """
 
+_DECIDED: Final = delivered(
+    late="job.late",
+    unsettled="""WHEN p.last_seq <> (SELECT max(n.seq) FROM turns n WHERE n.tenant_id = t.tenant_id
+                           AND n.conversation_id = t.conversation_id) THEN 'again'""",
+)
+
 # The conversation's row is locked, but a turn written while we waited for the lock is not in this statement's snapshot:
 # then its count is ahead of the turns we see, and the letter is looked at again in the next round.
 _DELIVER = text(f"""
-WITH {_HELD}, picked AS ({_PICKED.format(job="job")}), places AS (
-    SELECT c.tenant_id, c.conversation_id, c.last_seq FROM conversations c
-    JOIN (SELECT job.tenant_id, p.conversation_id FROM picked p CROSS JOIN job) w USING (tenant_id, conversation_id)
+WITH {_HELD}, picked AS ({_PICKED.format(held="AND EXISTS (SELECT 1 FROM job)")}), places AS (
+    SELECT p.*, c.tenant_id, c.last_seq FROM picked p CROSS JOIN job
+    JOIN conversations c ON c.tenant_id = job.tenant_id AND c.conversation_id = p.conversation_id
     ORDER BY c.tenant_id, c.conversation_id FOR UPDATE OF c
 ), decided AS (
-    SELECT p.job_id, p.position, p.dead_letter_id, l.state, l.replays, l.replay_turn, t.turn_id AS original,
-           c.tenant_id, c.conversation_id, {DELIVERED_TURN} AS new_turn,
-           {
-    delivered(
-        late="job.late",
-        unsettled='''WHEN c.last_seq <> (SELECT max(n.seq) FROM turns n WHERE n.tenant_id = t.tenant_id
-                           AND n.conversation_id = t.conversation_id) THEN 'again' ''',
-    )
-} AS outcome
-    FROM picked p CROSS JOIN job
-    JOIN dead_letters l ON l.dead_letter_id = p.dead_letter_id
+    SELECT p.*, l.state, l.replays, l.replay_turn, t.turn_id AS original, {DELIVERED_TURN} AS new_turn, {_DECIDED}
+        AS outcome
+    FROM places p CROSS JOIN job
+    JOIN LATERAL (SELECT * FROM dead_letters WHERE dead_letter_id = p.dead_letter_id OFFSET 0) l ON true
     LEFT JOIN turns t ON t.turn_id = l.turn_id
-    LEFT JOIN places c ON c.tenant_id = t.tenant_id AND c.conversation_id = t.conversation_id
 ), taken AS (
     UPDATE dead_letters l SET state = 'unanswered', replay_turn = d.new_turn, updated_at = clock_timestamp()
     FROM decided d WHERE d.outcome = 'answer' AND l.dead_letter_id = d.dead_letter_id AND l.state = d.state
@@ -91,43 +90,46 @@ WITH {_HELD}, picked AS ({_PICKED.format(job="job")}), places AS (
 ), placed AS (
     UPDATE conversations c SET last_seq = c.last_seq + 1
     FROM taken k WHERE c.tenant_id = k.tenant_id AND c.conversation_id = k.conversation_id
-    RETURNING k.position, c.last_seq
+    RETURNING k.original, k.new_turn, k.dead_letter_id, c.last_seq
 ), inserted AS (
     INSERT INTO turns {_COPIED}
-    SELECT k.new_turn, t.tenant_id, t.conversation_id, p.last_seq, t.channel, t.input_text, t.metadata, t.history,
+    SELECT p.new_turn, t.tenant_id, t.conversation_id, p.last_seq, t.channel, t.input_text, t.metadata, t.history,
            t.body_sha256, t.kafka_topic, t.kafka_partition, t.kafka_offset, 'received',
-           clock_timestamp() + make_interval(secs => :waiting), k.dead_letter_id, 'deliver'
-    FROM taken k JOIN placed p ON p.position = k.position JOIN turns t ON t.turn_id = k.original
+           clock_timestamp() + make_interval(secs => :waiting), p.dead_letter_id, 'deliver'
+    FROM placed p JOIN turns t ON t.turn_id = p.original
     RETURNING turn_id
 ), event AS (
     INSERT INTO turn_events (turn_id, to_state, epoch, actor, note)
     SELECT turn_id, 'received', 0, :owner, 'replay' FROM inserted
-), item AS (
-    UPDATE replay_items i
-    SET state = CASE WHEN k.position IS NULL THEN 'skipped' ELSE 'running' END, turn_id = k.new_turn,
-        note = CASE WHEN k.position IS NULL THEN d.outcome END, started_at = clock_timestamp(),
-        ended_at = CASE WHEN k.position IS NULL THEN clock_timestamp() END
-    FROM decided d LEFT JOIN taken k ON k.position = d.position
-    WHERE i.job_id = d.job_id AND i.position = d.position
-      AND (k.position IS NOT NULL OR d.outcome NOT IN ('answer', 'again'))
+), started AS (
+    UPDATE replay_items i SET state = 'running', turn_id = k.new_turn, started_at = clock_timestamp()
+    FROM taken k WHERE i.job_id = k.job_id AND i.position = k.position
+    RETURNING i.turn_id, i.note
+), skipped AS (
+    UPDATE replay_items i SET state = 'skipped', note = d.outcome, started_at = clock_timestamp(),
+                              ended_at = clock_timestamp()
+    FROM decided d
+    WHERE d.outcome NOT IN ('answer', 'again') AND i.job_id = d.job_id AND i.position = d.position
     RETURNING i.turn_id, i.note
 ), gone AS (
     UPDATE replay_items i SET state = 'skipped', note = 'gone', ended_at = clock_timestamp()
-    FROM picked p WHERE i.job_id = p.job_id AND i.position = p.position
-      AND NOT EXISTS (SELECT 1 FROM dead_letters l WHERE l.dead_letter_id = p.dead_letter_id)
+    FROM picked p WHERE p.position NOT IN (SELECT position FROM decided)
+      AND i.job_id = p.job_id AND i.position = p.position
     RETURNING i.turn_id, i.note
 )
-SELECT turn_id::text AS turn_id, note FROM item UNION ALL SELECT turn_id::text, note FROM gone
+SELECT turn_id::text AS turn_id, note FROM started UNION ALL SELECT turn_id::text, note FROM skipped
+UNION ALL SELECT turn_id::text, note FROM gone
 """)  # noqa: S608  (constants only)
 
 _LOOK = text(f"""
 SELECT i.position, coalesce(t.history, '[]') AS history, {HISTORY_SQL} AS past,
        CASE WHEN l.dead_letter_id IS NULL THEN 'gone' ELSE {SHADOWED} END AS outcome
-FROM ({_PICKED.format(job="(SELECT CAST(:job AS uuid) AS job_id)")}) i
-LEFT JOIN dead_letters l ON l.dead_letter_id = i.dead_letter_id
+FROM ({_PICKED.format(held="")}) i
+LEFT JOIN LATERAL (SELECT * FROM dead_letters WHERE dead_letter_id = i.dead_letter_id OFFSET 0) l ON true
 LEFT JOIN turns t ON t.turn_id = l.turn_id
 """)  # noqa: S608
 
+# Not by `state`: while there are no statistics that would read every waiting item, by the index that has only those.
 _SHADOW = text(f"""
 WITH {_HELD}, given AS (
     SELECT * FROM unnest(CAST(:positions AS int[]), CAST(:histories AS jsonb[]), CAST(:outcomes AS text[]))
@@ -142,7 +144,7 @@ WITH {_HELD}, given AS (
         note = CASE WHEN g.outcome <> 'answer' THEN g.outcome END, started_at = clock_timestamp(),
         ended_at = CASE WHEN g.outcome <> 'answer' THEN clock_timestamp() END
     FROM job CROSS JOIN given g
-    WHERE i.job_id = job.job_id AND i.position = g.position AND i.state = 'waiting'
+    WHERE i.job_id = job.job_id AND i.position = g.position AND i.started_at IS NULL AND i.ended_at IS NULL
     RETURNING i.*, g.history, job.tenant_id, job.mode, '{REPLAY_PREFIX}' || i.job_id || '.' || i.position AS room
 ), room AS (
     INSERT INTO conversations (tenant_id, conversation_id, last_seq)

@@ -317,7 +317,12 @@ async def test_up_ends_without_a_trace(started: tuple[subprocess.Popen[str], Pat
     children = psutil.Process(process.pid).children(recursive=True)
     named = EndpointsFile.read(state).processes
     assert set(named) == {
-        "gateway", "orchestrator", "agents-discovery", "agents", "dead-letters", "upkeep",
+        "gateway",
+        "orchestrator",
+        "agents-discovery",
+        "agents",
+        "dead-letters",
+        "upkeep",
     }
     assert {child.pid for child in children} >= set(named.values())
     process.send_signal(signal.SIGTERM)

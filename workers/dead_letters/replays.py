@@ -19,7 +19,7 @@ from workers.answers.sanitise import to_text
 
 log = get_logger(__name__)
 
-BATCH: Final = 500
+BATCH: Final = 250
 IN_FLIGHT: Final = 2_000
 """Replays of one job under way at a time: more would pass their deadlines waiting for each other."""
 
