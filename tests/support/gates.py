@@ -23,11 +23,12 @@ T = TypeVar("T")
 
 
 class Fault(Enum):
-    """What Redis does to a process."""
+    """What Redis or the ledger does to a process."""
 
     NONE = "it answers"
     AWAY = "it takes nothing"
     UNHEARD = "it takes everything and its answers are lost"
+    LEDGER_UNHEARD = "the ledger takes a statement and its answer is lost, once"
 
 
 class Gate:
@@ -121,6 +122,9 @@ def gates() -> Generator[None]:
             return
         async with gate.trip(), connect(engine) as connection:
             yield connection
+        if gate.fault is Fault.LEDGER_UNHEARD:
+            gate.fault = Fault.NONE
+            raise OSError("the answer is lost")
 
     async def through(call: Callable[[], Awaitable[object]]) -> object:
         gate = _GATE.get()
@@ -128,7 +132,7 @@ def gates() -> Generator[None]:
             return await call()
         async with gate.trip():
             answer = None if gate.fault is Fault.AWAY else await call()
-        if gate.fault is not Fault.NONE:
+        if gate.fault in (Fault.AWAY, Fault.UNHEARD):
             raise RedisGone(gate.fault.value)
         return answer
 

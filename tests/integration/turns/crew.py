@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from infra.postgres.claims import Checkpoint, Claim
+from infra.postgres.statements import LedgerUnavailable
 from schemas.completions import Incomplete
 from schemas.dead_letters import DeadLetterReason
 from schemas.outcomes import Answer, Answered, Bounded, Truncated
@@ -53,7 +54,13 @@ class Crew:
         self.workers: list[Worker] = []
 
     async def step(self, worker: Worker, verb: str, *, flush: bool) -> None:
-        """Do one thing."""
+        """Do one thing; a worker that cannot reach the ledger leaves its turn to the lease."""
+        try:
+            await self._step(worker, verb, flush=flush)
+        except LedgerUnavailable:
+            self.leave(worker)
+
+    async def _step(self, worker: Worker, verb: str, *, flush: bool) -> None:
         match verb:
             case "arm":
                 await self._arm(worker)

@@ -10,6 +10,7 @@ upkeep ends whatever is left.
 
 import asyncio
 from collections.abc import Awaitable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -17,6 +18,7 @@ import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from infra.postgres.inbox import Inbound
+from infra.postgres.statements import LedgerUnavailable
 from producers.gateway.watch import FROM_THE_START, Telling, Watcher
 from schemas.agents import Lane
 from schemas.ids import TurnId
@@ -36,7 +38,10 @@ MOST_VISITORS: Final = 16
 WHICH = st.sampled_from((0, 0, 0, 1, 1, 2, 3, 4))
 TRIPS = st.sampled_from((None, None, None, 0, 1, 2, 3))
 """After how many round trips a process is frozen; None: it comes to its end."""
-FAULT = st.sampled_from((Fault.NONE,) * 4 + (Fault.AWAY, Fault.UNHEARD))
+FAR = st.sampled_from((None, None, 4, 5, 6))
+"""After how many round trips a sweep is frozen that has only just taken turns from their owners."""
+LAST = st.sampled_from(("say", "end", "checkpoint", "fail"))
+FAULT = st.sampled_from((*(Fault.NONE,) * 5, Fault.AWAY, Fault.UNHEARD, Fault.LEDGER_UNHEARD))
 SHIFT = st.lists(st.tuples(WHICH, st.integers(0, 11), st.booleans(), TRIPS, FAULT), min_size=2, max_size=5)
 """What workers do in one step: which of them, which of its verbs, whether it is published at once, and what happens."""
 Shift = list[tuple[int, int, bool, int | None, Fault]]
@@ -73,6 +78,8 @@ class Life(RuleBasedStateMachine):
         self.executor = self.parts.executor
         self.promises = Promises(self.p, self.parts.ledger, self.parts.watcher)
         self.topic: list[Inbound] = []
+        self.broken = False
+        """Whether a promise was broken: what comes after it says nothing."""
         self.read = 0
         """Where the orchestrator reads next."""
         self.committed = 0
@@ -96,7 +103,11 @@ class Life(RuleBasedStateMachine):
         async def done() -> T:
             return await work
 
-        return self.parts.runner.run(done())
+        try:
+            return self.parts.runner.run(done())
+        except BaseException:
+            self.broken = True
+            raise
 
     async def carry(
         self,
@@ -106,7 +117,7 @@ class Life(RuleBasedStateMachine):
         worker: Worker | None = None,
     ) -> None:
         """Let a process do this, or begin it: it is frozen after so many round trips."""
-        await self.go_on(Process(work, fault), worker, trips)
+        await self.go_on(Process(_forgiving(work), fault), worker, trips)
 
     async def go_on(self, process: Process[None], worker: Worker | None, trips: int | None) -> None:
         """Let a process go on, and see that one with an old claim changes nothing (I12)."""
@@ -172,10 +183,16 @@ class Life(RuleBasedStateMachine):
         self.read = max(0, self.read - back)
 
     @precondition(lambda self: bool(self.waiting(TurnState.RECEIVED, TurnState.PREPARING)))
-    @rule(which=WHICH, trips=TRIPS)
-    def prepare(self, which: int, trips: int | None) -> None:
+    @rule(which=WHICH, trips=TRIPS, overtaken=st.booleans())
+    def prepare(self, which: int, trips: int | None, *, overtaken: bool) -> None:
+        """An orchestrator prepares a turn; one that is frozen meanwhile may be overtaken by another."""
         turn = _one(which, self.waiting(TurnState.RECEIVED, TurnState.PREPARING))
+        frozen = len(self.frozen)
         self.do(self.carry(self.p.preparation.run(turn), trips))
+        if overtaken and len(self.frozen) > frozen:
+            self.do(self._age("lease_until", turn))
+            self.prepare_now(turn)
+            self.do(self.go_on(*self.frozen.pop(), None))
 
     def prepare_now(self, turn: TurnId) -> None:
         """Bring a turn to its lane, if it may go."""
@@ -224,8 +241,8 @@ class Life(RuleBasedStateMachine):
         self._work(shift)
 
     @precondition(lambda self: bool(self._carrying()))
-    @rule(which=WHICH, silent=st.booleans(), last=st.sampled_from(("say", "end", "checkpoint", "fail")), shift=SHIFT)
-    def lose_and_go_on(self, which: int, *, silent: bool, last: str, shift: Shift) -> None:
+    @rule(which=WHICH, silent=st.booleans(), last=LAST, trips=FAR, shift=SHIFT)
+    def lose_and_go_on(self, which: int, *, silent: bool, last: str, trips: int | None, shift: Shift) -> None:
         """A worker loses its turn to a rescuer without noticing, and both go on, the loser first."""
         loser = _one(which, self._carrying())
         turn = loser.claim.turn_id
@@ -234,7 +251,7 @@ class Life(RuleBasedStateMachine):
         if loser.writer is not None and loser.writer.silent:
             self._now(loser, "say")
         self.do(self._age("lease_until", turn))
-        self.sweep(trips=None, fault=Fault.NONE)
+        self.sweep(trips, Fault.NONE)
         rescuer = self._claim(turn, Lane.FRONTIER_FALLBACK)
         if rescuer is not None:
             self._now(rescuer, "arm")
@@ -243,6 +260,18 @@ class Life(RuleBasedStateMachine):
         if rescuer is not None:
             self._now(rescuer, "say")
         self._work(shift, [loser, *([rescuer] if rescuer is not None else [])])
+
+    @precondition(lambda self: bool(self.waiting(TurnState.RECEIVED, TurnState.QUEUED)))
+    @rule(which=WHICH, trips=FAR)
+    def wait_too_long(self, which: int, trips: int | None) -> None:
+        """Nobody takes a turn from its lane, until upkeep gives it to a rescuer."""
+        for turn in self.waiting(TurnState.RECEIVED):
+            self.prepare_now(turn)
+        if queued := self.waiting(TurnState.QUEUED):
+            turn = _one(which, queued)
+            self.do(self._age("head_at", turn))
+            self.sweep(trips, Fault.NONE)
+            self._claim(turn, Lane.FRONTIER_FALLBACK)
 
     def _carrying(self) -> list[Worker]:
         """Return workers that could do something, those of turns that are theirs first."""
@@ -269,7 +298,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: bool(self.waiting(*CARRIED)))
     @rule(which=WHICH, clock=st.sampled_from(CLOCKS), swept=st.booleans(), trips=TRIPS)
     def time_is_up(self, which: int, clock: str, *, swept: bool, trips: int | None) -> None:
-        waiting = self.waiting(*SHOWING) if clock == "lease_until" else self.waiting(*OPEN)
+        waiting = self.waiting(TurnState.PREPARING, *SHOWING) if clock == "lease_until" else self.waiting(*OPEN)
         if waiting:
             self.do(self._age(clock, _one(which, waiting)))
         if waiting and swept:
@@ -288,6 +317,19 @@ class Life(RuleBasedStateMachine):
     @rule(trips=st.one_of(TRIPS, st.integers(5, 9)), fault=FAULT)
     def sweep(self, trips: int | None, fault: Fault) -> None:
         self.do(self.carry(self.p.sweeper.run_once(), trips, fault))
+
+    @precondition(lambda self: bool(self.waiting(TurnState.STREAMING, TurnState.SEALING)))
+    @rule(which=WHICH, trips=st.integers(4, 8))
+    def sweep_beside(self, which: int, trips: int) -> None:
+        """An upkeep process is frozen while it seals, and overtaken by another that takes the same turn over."""
+        turn = _one(which, self.waiting(TurnState.STREAMING, TurnState.SEALING))
+        frozen = len(self.frozen)
+        self.do(self._age("lease_until", turn))
+        self.sweep(trips, Fault.NONE)
+        self.do(self._age("lease_until", turn))
+        self.sweep(None, Fault.NONE)
+        if len(self.frozen) > frozen:
+            self.do(self.go_on(*self.frozen.pop(), None))
 
     @precondition(lambda self: bool(self.frozen))
     @rule(which=WHICH, trips=TRIPS)
@@ -328,7 +370,8 @@ class Life(RuleBasedStateMachine):
     def teardown(self) -> None:
         """Half of what was frozen thaws, the rest dies; then time runs out (I7)."""
         try:
-            self.do(self._end())
+            if not self.broken:
+                self.do(self._end())
         finally:
             for process, _ in self.frozen:
                 self.do(process.kill())
@@ -341,6 +384,12 @@ class Life(RuleBasedStateMachine):
                 break
             await self.carry(self.p.sweeper.run_once())
         await self.promises.check_end()
+
+
+async def _forgiving(work: Coroutine[Any, Any, None]) -> None:
+    """Do what a process's loop does: while the ledger is away, it is for the next round."""
+    with suppress(LedgerUnavailable):
+        await work
 
 
 def _one(which: int, of: list[T]) -> T:
