@@ -188,7 +188,7 @@ class Life(RuleBasedStateMachine):
         """An orchestrator prepares a turn; one that is frozen meanwhile may be overtaken by another."""
         turn = _one(which, self.waiting(TurnState.RECEIVED, TurnState.PREPARING))
         frozen = len(self.frozen)
-        self.do(self.carry(self.p.preparation.run(turn), trips))
+        self.do(self.carry(self.p.preparation.run(turn), 1 if overtaken else trips))
         if overtaken and len(self.frozen) > frozen:
             self.do(self._age("lease_until", turn))
             self.prepare_now(turn)
@@ -240,16 +240,36 @@ class Life(RuleBasedStateMachine):
     def work(self, shift: Shift) -> None:
         self._work(shift)
 
+    @precondition(lambda self: bool(self.waiting(TurnState.RECEIVED, TurnState.QUEUED)))
+    @rule(which=WHICH, trips=FAR, last=LAST)
+    def answer_silently_and_lose(self, which: int, trips: int | None, last: str) -> None:
+        """A worker that could not reach Redis has its answer ready when a rescuer has taken its turn."""
+        for turn in self.waiting(TurnState.RECEIVED):
+            self.prepare_now(turn)
+        if not (queued := self.waiting(TurnState.QUEUED)):
+            return
+        turn = _one(which, queued)
+        loser = self._claim(turn, Lane.DISCOVERY)
+        if loser is None:
+            return
+        self._now(loser, "arm", Fault.AWAY)
+        self._now(loser, "say")
+        self.do(self._age("lease_until", turn))
+        self.sweep(trips, Fault.NONE)
+        rescuer = self._claim(turn, Lane.FRONTIER_FALLBACK)
+        self._now(loser, last)
+        if rescuer is not None:
+            self._now(rescuer, "arm")
+            self._now(rescuer, "say")
+
     @precondition(lambda self: bool(self._carrying()))
-    @rule(which=WHICH, silent=st.booleans(), last=LAST, trips=FAR, shift=SHIFT)
-    def lose_and_go_on(self, which: int, *, silent: bool, last: str, trips: int | None, shift: Shift) -> None:
+    @rule(which=WHICH, last=LAST, trips=FAR, shift=SHIFT)
+    def lose_and_go_on(self, which: int, last: str, trips: int | None, shift: Shift) -> None:
         """A worker loses its turn to a rescuer without noticing, and both go on, the loser first."""
         loser = _one(which, self._carrying())
         turn = loser.claim.turn_id
         if loser.writer is None:
-            self._now(loser, "arm", Fault.AWAY if silent else Fault.NONE)
-        if loser.writer is not None and loser.writer.silent:
-            self._now(loser, "say")
+            self._now(loser, "arm")
         self.do(self._age("lease_until", turn))
         self.sweep(trips, Fault.NONE)
         rescuer = self._claim(turn, Lane.FRONTIER_FALLBACK)
@@ -280,7 +300,7 @@ class Life(RuleBasedStateMachine):
         return sorted(able, key=lambda worker: rows[worker.claim.turn_id]["epoch"] != worker.claim.epoch)
 
     def _now(self, worker: Worker, verb: str, fault: Fault = Fault.NONE) -> None:
-        if not worker.busy and (worker.writer is not None or verb in ("arm", "die")):
+        if not worker.busy and verb in verbs(worker):
             worker.busy = True
             self.do(self.carry(self.crew.step(worker, verb, flush=True), None, fault, worker))
 
