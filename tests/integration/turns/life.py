@@ -5,7 +5,7 @@ when its lease ends, so every worker may at any time be one that was frozen and 
 takes several round trips may also stop between them, go on after anything else, or never: workers, orchestrators and
 upkeep alike. Kafka is a list that is read in batches, again from any earlier place, with its commits lost. After each
 step `promises` compares what ledger, logs and watchers say with what was promised; at the end all clocks run out and
-upkeep ends whatever is left.
+upkeep ends whatever is left. Dead letters are routed and delivered again by operators who press twice.
 """
 
 import asyncio
@@ -18,6 +18,9 @@ import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from infra.postgres.inbox import Inbound
+from infra.postgres.letter_views import Owner
+from infra.postgres.replay_runs import ReplayRuns
+from infra.postgres.replays import ReplayRequest, create
 from infra.postgres.statements import LedgerUnavailable
 from producers.gateway.watch import FROM_THE_START, Telling, Watcher
 from schemas.agents import Lane
@@ -27,7 +30,7 @@ from schemas.turns import OPEN, TERMINAL, TurnState
 from tests.integration.turns.crew import Crew, Worker, verbs
 from tests.integration.turns.promises import Ledger, Promises, Visitor
 from tests.support.gates import Fault, Process
-from tests.support.pipeline import Pipeline
+from tests.support.pipeline import TENANT, Pipeline
 from workers.executor import Executor
 
 T = TypeVar("T")
@@ -142,7 +145,9 @@ class Life(RuleBasedStateMachine):
             self.prepare_now(turn)
 
     async def _clean(self) -> None:
-        await self.parts.ledger.execute("DELETE FROM outbox; DELETE FROM dead_letters; DELETE FROM conversations")
+        await self.parts.ledger.execute(
+            "DELETE FROM outbox; DELETE FROM dead_letters; DELETE FROM replay_jobs; DELETE FROM conversations"
+        )
         await self.p.redis.flushall()
 
     @rule(conversation=st.sampled_from(CONVERSATIONS), again=st.integers(0, 3), other_words=st.booleans())
@@ -209,11 +214,12 @@ class Life(RuleBasedStateMachine):
             self._claim(turn, lane, skip=skip)
 
     def _claim(self, turn: TurnId, lane: Lane, *, skip: bool = False) -> Worker | None:
-        if skip and lane is Lane.DISCOVERY:
-            self.promises.skipped.add(turn)
-            claim = self.do(self.executor.claims.claim(turn, direct=True))
+        claims = self.executor.claims
+        if lane is Lane.FRONTIER_FALLBACK:
+            claim = self.do(claims.rescue(turn))
         else:
-            claim = self.do(self.executor.claim(turn, lane))
+            self.promises.skipped |= {turn} if skip else set()
+            claim = self.do(claims.claim(turn, skip="open" if skip else None))
         self.do(self.promises.check())
         if claim is None:
             return None
@@ -371,6 +377,38 @@ class Life(RuleBasedStateMachine):
         self.promises.forgotten |= {turn for turn in self.turns if self.promises.states[turn] not in TERMINAL}
         self.do(self.promises.check())
 
+    # Dead letters are routed, and operators have them answered again.
+
+    @precondition(lambda self: bool(self.waiting(TurnState.RESCUE)))
+    @rule(trips=TRIPS, fault=FAULT)
+    def route(self, trips: int | None, fault: Fault) -> None:
+        self.do(self.carry(self.p.route_dead_letters(), trips, fault))
+
+    @precondition(lambda self: bool(self.waiting(*TERMINAL)))
+    @rule(late=st.booleans())
+    def deliver(self, *, late: bool) -> None:
+        """An operator asks for answers to be shown, and presses twice."""
+        request = ReplayRequest(
+            where="state=unanswered", mode="deliver", rate=100, most=100, stop_percent=100, late=late
+        )
+        for _ in range(2):
+            self.do(create(self.p.engine, Owner(TENANT, installation=False), request, operator="ops"))
+        self.do(self.carry(self._replay(0)))
+        self.do(self.carry(self._replay(1)))
+
+    @rule(which=st.sampled_from((0, 1)), trips=TRIPS, owner_lost=st.booleans())
+    def replay(self, which: int, trips: int | None, *, owner_lost: bool) -> None:
+        if owner_lost:
+            self.do(self.parts.ledger.execute("UPDATE replay_jobs SET lease_until = lease_until - interval '1 hour'"))
+        self.do(self.carry(self._replay(which), trips))
+
+    async def _replay(self, which: int) -> None:
+        """What one of two processes does for replay jobs, without their pace."""
+        runs = ReplayRuns(self.p.engine, owner=f"replays@{which}", lease=15, waiting=600, history=10)
+        await runs.book(50)
+        for job in await runs.lease(8):
+            await runs.deliver(job, 5)
+
     # Visitors watch.
 
     @precondition(lambda self: 0 < len(self.promises.visitors) < MOST_VISITORS)
@@ -403,6 +441,7 @@ class Life(RuleBasedStateMachine):
             if await self.parts.ledger.execute(_RUN_OUT) == "UPDATE 0":
                 break
             await self.carry(self.p.sweeper.run_once())
+            await self.carry(self.p.route_dead_letters())
         await self.promises.check_end()
 
 

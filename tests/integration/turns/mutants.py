@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import TextClause, text
 
 import producers.gateway.watch
-from infra.postgres import claims, inbox, settlement, sweeps
+from infra.postgres import claims, inbox, replay_runs, settlement, sweeps
 from infra.postgres.statements import rows
 from infra.postgres.views import TurnView
 from infra.redis import frame_log
@@ -205,6 +205,11 @@ MUTANTS: Final = (
     ),
     Mutant(
         "sealing is not fenced off", "^I", without(sweeps, "_TO_SEALING", ("THEN 1 ELSE 0 END", "THEN 0 ELSE 0 END"))
+    ),
+    Mutant(
+        "a delivered letter is not taken",
+        "turns_pkey|^I",
+        without(replay_runs, "_DELIVER", ("state = 'unanswered', replay_turn = d.new_turn,", "state = 'unanswered',")),
     ),
     Mutant("no commit point", "^I", no_commit_point),
     Mutant("the log is sealed before the ledger", "^I12:|^I", seal_first),

@@ -30,7 +30,7 @@ from producers.gateway.watch import FROM_THE_START, Located, Telling, Watcher
 from schemas.frames import Phase, WireFrame
 from schemas.ids import TurnId
 from schemas.names import TOPIC_RESULTS, fence_key, log_key
-from schemas.turns import TERMINAL, TRANSITIONS, TurnState
+from schemas.turns import OPEN, TERMINAL, TRANSITIONS, TurnState
 from tests.support.pipeline import TENANT, Pipeline
 
 Row = dict[str, Any]
@@ -124,6 +124,7 @@ class Promises:
         """Compare everything with what was promised."""
         found = await self.ledger.fetch("SELECT * FROM turns ORDER BY conversation_id, seq")
         rows = {TurnId(str(row["turn_id"])): row for row in found}
+        self._note_replays(rows)
         self._check_record(rows)
         self._check_rows(rows)
         await self._check_events(rows)
@@ -142,6 +143,17 @@ class Promises:
         """Whoever has another epoch than the turn has changed nothing (I12)."""
         if before["epoch"] != epoch:
             assert self.rows[turn] == before, "I12: an old epoch changed the ledger"
+
+    def _note_replays(self, rows: dict[TurnId, Row]) -> None:
+        """A replay is a turn of its own; a letter has one at a time, and none once one of them answered it (I1, I9)."""
+        replays = {turn: row for turn, row in rows.items() if row["replay_of"] is not None}
+        for turn, row in replays.items():
+            if turn not in self.recorded:
+                self.recorded[turn] = row["conversation_id"]
+                self.visit(Visitor(turn, eager=True))
+        enough = (*OPEN, TurnState.ANSWERED, TurnState.TRUNCATED)
+        most = Counter(row["replay_of"] for row in replays.values() if row["state"] in enough)
+        assert all(n == 1 for n in most.values()), "I1, I9: a dead letter is answered twice"
 
     def _check_record(self, rows: dict[TurnId, Row]) -> None:
         assert rows.keys() == self.recorded.keys(), "I9, I10: a turn is lost, or a repeated message became one"

@@ -11,7 +11,6 @@ from typing import Final
 
 from infra.postgres.claims import Claim
 from infra.redis.frame_log import Append, Stream
-from schemas.agents import Lane
 from schemas.completions import Incomplete
 from schemas.dead_letters import DeadLetterReason
 from schemas.frames import SEQ_ROUTED, Phase, TurnStreamInfo, render
@@ -70,13 +69,14 @@ STEPS: Final[dict[str, Step]] = {
     "prepare": prepare_and_queue,
     "queue": queue,
     "claim": lambda s: s.p.runtime.executor.claims.claim(s.turn),
-    "claim, the primary skipped": lambda s: s.p.runtime.executor.claims.claim(s.turn, direct=True),
-    "rescue": lambda s: s.p.runtime.executor.claim(s.turn, Lane.FRONTIER_FALLBACK),
+    "claim, the primary skipped": lambda s: s.p.runtime.executor.claims.claim(s.turn, skip="open"),
+    "rescue": lambda s: s.p.runtime.executor.claims.rescue(s.turn),
     "fall back": lambda s: s.p.runtime.executor.claims.latch_fallback(s.claim, CUT_OFF.code),
     "become visible": lambda s: s.p.runtime.executor.claims.latch_visible(s.claim, 1),
     "answer": lambda s: s.settle(Answered(answer())),
     "truncate": lambda s: s.settle(Truncated(answer(), "</p>", CUT_OFF)),
     "fail": lambda s: s.settle(Bounded(reason=DeadLetterReason.BACKEND_FAILED_TWICE, ordinal=2, error=CUT_OFF)),
+    "route": lambda s: s.p.routing.route([s.turn]),
     "sweep": lambda s: s.p.sweeper.run_once(),
 }
 
