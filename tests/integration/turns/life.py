@@ -269,13 +269,16 @@ class Life(RuleBasedStateMachine):
             self._now(rescuer, "say")
 
     @precondition(lambda self: bool(self._carrying()))
-    @rule(which=WHICH, last=LAST, trips=FAR, shift=SHIFT)
-    def lose_and_go_on(self, which: int, last: str, trips: int | None, shift: Shift) -> None:
+    @rule(which=WHICH, unshown=st.booleans(), last=LAST, trips=FAR, shift=SHIFT)
+    def lose_and_go_on(self, which: int, *, unshown: bool, last: str, trips: int | None, shift: Shift) -> None:
         """A worker loses its turn to a rescuer without noticing, and both go on, the loser first."""
         loser = _one(which, self._carrying())
         turn = loser.claim.turn_id
         if loser.writer is None:
             self._now(loser, "arm")
+        if unshown:
+            self._now(loser, "say", flush=False)
+            self._now(loser, "checkpoint")
         self.do(self._age("lease_until", turn))
         self.sweep(trips, Fault.NONE)
         rescuer = self._claim(turn, Lane.FRONTIER_FALLBACK)
@@ -305,10 +308,10 @@ class Life(RuleBasedStateMachine):
         rows = self.promises.rows
         return sorted(able, key=lambda worker: rows[worker.claim.turn_id]["epoch"] != worker.claim.epoch)
 
-    def _now(self, worker: Worker, verb: str, fault: Fault = Fault.NONE) -> None:
+    def _now(self, worker: Worker, verb: str, fault: Fault = Fault.NONE, *, flush: bool = True) -> None:
         if not worker.busy and verb in verbs(worker):
             worker.busy = True
-            self.do(self.carry(self.crew.step(worker, verb, flush=True), None, fault, worker))
+            self.do(self.carry(self.crew.step(worker, verb, flush=flush), None, fault, worker))
 
     def _work(self, shift: Shift, only: list[Worker] | None = None) -> None:
         for which, verb, flush, trips, fault in shift:
@@ -447,7 +450,7 @@ class Life(RuleBasedStateMachine):
 
 async def _forgiving(work: Coroutine[Any, Any, None]) -> None:
     """Do what a process's loop does: while the ledger is away, it is for the next round."""
-    with suppress(LedgerUnavailable):
+    with suppress(LedgerUnavailable, OSError):
         await work
 
 

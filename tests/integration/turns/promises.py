@@ -60,6 +60,7 @@ class Ledger:
         await self._connection.close()
 
 
+UNSEEN: Final = (TurnState.QUEUED, TurnState.RUNNING, TurnState.FALLBACK, TurnState.RESCUE)
 STARTED: Final = frozenset(TurnState) - TERMINAL - {TurnState.RECEIVED}
 
 
@@ -127,6 +128,7 @@ class Promises:
         self._note_replays(rows)
         self._check_record(rows)
         self._check_rows(rows)
+        self._check_rescues(rows)
         await self._check_events(rows)
         self.rows = rows
         await self._check_attempts()
@@ -168,6 +170,13 @@ class Promises:
             assert rows[turn]["epoch"] >= before["epoch"], "I12: an epoch fell"
             if self.states[turn] in TERMINAL:
                 assert rows[turn] == before, "I2: a turn that had ended has changed"
+
+    def _check_rescues(self, rows: dict[TurnId, Row]) -> None:
+        for turn, row in rows.items():
+            if row["state"] == TurnState.RESCUE and self.states.get(turn) is not TurnState.RESCUE:
+                assert row["epoch"] > self.rows[turn]["epoch"], "I3: a turn is open to a rescue before it is fenced"
+            if row["state"] in UNSEEN:
+                assert not row["content"], "I5: a turn of which nothing was shown keeps a checkpoint"
 
     async def _check_events(self, rows: dict[TurnId, Row]) -> None:
         """Follow the history since the last step: transitions, order (I8) and the flag for the next turn (I6)."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from infra.policy import load_policy
 from infra.postgres.claims import Claim
 from infra.redis.frame_log import Append, Stream
 from schemas.completions import Incomplete
@@ -21,12 +22,10 @@ from tests.support.pipeline import TENANT, Pipeline, pipeline
 from workers.answers.writer import FrameWriter
 
 RESERVED: Final = {
-    TurnState.HANDED_OFF: "a policy may hand turns that nobody answers to a human",
-    TurnState.PARKED: "the dead-letter worker parks what has no rescue left",
     TurnState.CANCELLED: "visitors cannot take a message back yet",
     TurnState.REJECTED: "records that are refused never become turns yet",
 }
-"""Ends that not every step of the table to them has a statement for yet, each with what it is for."""
+"""Ends that no statement makes yet, each with what the table has them for."""
 
 CUT_OFF: Final = Incomplete("the stream broke")
 
@@ -81,7 +80,6 @@ STEPS: Final[dict[str, Step]] = {
 }
 
 CLOCKS: Final = ("lease_until", "head_at", "hinted_at", "deadline_at")
-LOGS: Final = ("forgotten", "armed", "shown", "whole")
 
 
 def answer() -> Answer:
@@ -96,7 +94,7 @@ async def subject(p: Pipeline, number: int, state: TurnState, late: tuple[str, .
     assert claim is not None
     stream = Stream(turn, TENANT, claim.conversation_id, claim.epoch)
     info = TurnStreamInfo(turn, claim.conversation_id, claim.created)
-    if log != "forgotten":
+    if log not in ("forgotten", "spent"):
         await p.frames.arm(stream, render(info, SEQ_ROUTED, Phase.ROUTED))
     if log in ("shown", "whole"):
         shown = render(info, SEQ_ROUTED + 1, Phase.STREAMING, "<p>Hi").encode()
@@ -111,25 +109,48 @@ async def subject(p: Pipeline, number: int, state: TurnState, late: tuple[str, .
     )
     for table in ("turn_events", "attempts"):
         await p.query(f"DELETE FROM {table} WHERE turn_id = CAST(:t AS uuid)", t=turn)
+    if log == "spent":
+        await p.query(
+            "INSERT INTO attempts (turn_id, ordinal, epoch, model) VALUES (CAST(:t AS uuid), 2, :e, 'm')",
+            t=turn,
+            e=claim.epoch,
+        )
     return Subject(p, claim, FrameWriter(stream=stream, info=info))
 
 
 async def test_the_table_says_what_statements_do(database_url: str, redis_url: str) -> None:
     """Every step that a statement can make is in the table, and every step of the table but reserved ones is made."""
-    async with pipeline(database_url, redis_url) as p:
-        made: set[tuple[str, str]] = set()
-        number = itertools.count()
-        for name, state in itertools.product(STEPS, TurnState):
-            sweeps = name == "sweep"
-            for late in [(), *((clock,) for clock in CLOCKS)] if sweeps else [("lease_until",)]:
-                for log in LOGS if sweeps and state in (TurnState.STREAMING, TurnState.SEALING) else LOGS[:1]:
+    made: set[tuple[str, str]] = set()
+    policy = load_policy()
+    number = itertools.count()
+    for answer in ("bounded", "human"):
+        chosen = policy.model_copy(update={"without_answer": answer})
+        async with pipeline(database_url, redis_url, policy=chosen) as p:
+            steps = STEPS if answer == "bounded" else ("fail", "route", "sweep")
+            for name, state in itertools.product(steps, TurnState):
+                for late, log in itertools.product(*circumstances(name, state)):
                     it = await subject(p, next(number), state, late, log)
                     await STEPS[name](it)
                     made |= await steps_of(p, it.turn)
-        tabled = {(before.value, after.value) for before, following in TRANSITIONS.items() for after in following}
+                    await p.query("DELETE FROM conversations")
+            await p.query("DELETE FROM tenants")
+    tabled = {(before.value, after.value) for before, following in TRANSITIONS.items() for after in following}
 
-        assert made - tabled == set(), "statements make steps that the table does not allow"
-        assert {step for step in tabled - made if TurnState(step[1]) not in RESERVED} == set(), "nobody makes these"
+    assert made - tabled == set(), "statements make steps that the table does not allow"
+    assert {step for step in tabled - made if TurnState(step[1]) not in RESERVED} == set(), "nobody makes these"
+    assert {after for _, after in made} & {state.value for state in RESERVED} == set(), "these are reserved no more"
+
+
+def circumstances(name: str, state: TurnState) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Return which clocks may have run out, and what may have become of the log, where it makes a difference."""
+    if name != "sweep":
+        return [("lease_until",)], ["forgotten", "spent"] if state is TurnState.RESCUE else ["forgotten"]
+    logs = ["forgotten"]
+    if state is TurnState.RESCUE:
+        logs += ["spent"]
+    elif state in (TurnState.STREAMING, TurnState.SEALING):
+        logs += ["armed", "shown", "whole"]
+    return [(), *((clock,) for clock in CLOCKS)], logs
 
 
 async def steps_of(p: Pipeline, turn: TurnId) -> set[tuple[str, str]]:
