@@ -109,7 +109,7 @@ TERMINAL: Final = frozenset(
 """States in which the visitor has been told how the turn ended. `parked` also waits for an operator."""
 
 _S = TurnState
-_LEAVING: Final = frozenset({_S.BOUNDED, _S.HANDED_OFF, _S.CANCELLED, _S.PARKED})
+_LEAVING: Final = frozenset({_S.BOUNDED, _S.HANDED_OFF, _S.CANCELLED})
 
 TRANSITIONS: Final[dict[TurnState, frozenset[TurnState]]] = {
     _S.RECEIVED: frozenset({_S.PREPARING, _S.REJECTED}) | _LEAVING,
@@ -118,8 +118,8 @@ TRANSITIONS: Final[dict[TurnState, frozenset[TurnState]]] = {
     _S.RUNNING: frozenset({_S.FALLBACK, _S.STREAMING, _S.ANSWERED, _S.RESCUE}) | _LEAVING,
     _S.FALLBACK: frozenset({_S.STREAMING, _S.ANSWERED, _S.RESCUE}) | _LEAVING,
     _S.STREAMING: frozenset({_S.ANSWERED, _S.TRUNCATED, _S.SEALING}),
-    _S.SEALING: frozenset({_S.ANSWERED, _S.TRUNCATED, _S.RESCUE, _S.BOUNDED, _S.CANCELLED}),
-    _S.RESCUE: frozenset({_S.FALLBACK}) | _LEAVING,
+    _S.SEALING: frozenset({_S.ANSWERED, _S.TRUNCATED, _S.RESCUE}) | _LEAVING,
+    _S.RESCUE: frozenset({_S.FALLBACK, _S.PARKED}) | _LEAVING,
     **{state: frozenset[TurnState]() for state in TERMINAL},
 }
 """Every allowed step. Terminal states absorb."""

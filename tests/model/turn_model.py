@@ -9,6 +9,7 @@ claim at any time, which is what hints that are lost, late or repeated any numbe
 A mutant is a search with one part of the protocol missing. Each shows a violation, which is why the part is there.
 """
 
+import gc
 from collections import deque
 from collections.abc import Callable, Iterator
 from enum import Enum
@@ -37,6 +38,7 @@ NO_PREFIX: Final = "the visible text is no prefix of the answer (I5)"
 NOT_FORCED: Final = "a truncated turn does not send the next one to the frontier, or another does (I6)"
 EPOCH_FELL: Final = "an epoch fell (I12)"
 FENCE_AHEAD: Final = "the fence is ahead of the ledger (I12)"
+UNPAID_RESCUE: Final = "a model is asked for a rescue that the budget refused"
 OWNER_SHUT_OUT: Final = "the turn's present owner is taken for an old one"
 
 
@@ -49,6 +51,7 @@ class Mutant(Enum):
     MISSING_IS_UNSEEN = "a fence that is gone is taken for a turn of which nothing was shown"
     SEAL_BEFORE_LEDGER = "upkeep seals the log before the ledger has moved to its epoch"
     RESCUE_TWICE = "a rescue is claimed although the one fallback is used"
+    RESCUE_UNPAID = "a rescue is claimed although the budget refused it"
     TELL_CHECKPOINTS = "watchers are told the checkpoint of a turn that still runs"
     KEEP_CHECKPOINT = "a rescue keeps the checkpoint of the attempt it replaces"
     TRUST_OLD_FENCE = "a fence older than the owner's is taken for the owner's or a newer one"
@@ -65,6 +68,8 @@ class Ledger(NamedTuple):
     kept: tuple[str, ...] = ()
     """Content frames: a checkpoint while the turn streams, the answer once it has ended."""
     forced: bool = False
+    unpaid: bool = False
+    """Whether the rescue budget refused it: it waits to be parked."""
 
 
 class Log(NamedTuple):
@@ -151,10 +156,12 @@ def claim(s: State, w: Worker, _: Bounds) -> Iterator[tuple[str, State, Worker]]
 
 
 def rescue(s: State, w: Worker, b: Bounds) -> Iterator[tuple[str, State, Worker]]:
-    """`claims._RESCUE` (T16): only if the one fallback is unused."""
+    """`claims._RESCUE` (T16): only if the one fallback is unused and the budget has paid."""
     if w.step != "idle" or s.ledger.state != "rescue":
         return
     if s.ledger.fallback and b.mutant is not Mutant.RESCUE_TWICE:
+        return
+    if s.ledger.unpaid and b.mutant is not Mutant.RESCUE_UNPAID:
         return
     epoch = s.ledger.epoch + 1
     taken = s.ledger._replace(state="fallback", epoch=epoch, fallback=True)
@@ -324,10 +331,15 @@ def worker_dies(s: State, w: Worker, _: Bounds) -> Iterator[tuple[str, State, Wo
 
 
 def pass_deadlines(s: State, u: Upkeep, _: Bounds) -> Iterator[tuple[str, State, Upkeep]]:
-    """`sweeps._QUEUE_DEADLINE` (T12) and `sweeps._WORKER_LOST` (T13): late or left alone, and nothing was shown."""
+    """`sweeps._QUEUE_DEADLINE` (T12) and `sweeps._WORKER_LOST` (T13): late or left alone, and nothing was shown.
+
+    The budget is shared by turns that are not here, so that it may pay or refuse at any time.
+    """
     if u.step == "idle" and s.ledger.state in ("queued", "running", "fallback"):
         moved = s.ledger._replace(state="rescue", epoch=s.ledger.epoch + 1)
         yield f"{s.ledger.state} to rescue", s._replace(ledger=moved), u
+        if not s.ledger.fallback:
+            yield f"{s.ledger.state} to rescue, unpaid", s._replace(ledger=moved._replace(unpaid=True)), u
 
 
 def fence_hopeless(s: State, u: Upkeep, _: Bounds) -> Iterator[tuple[str, State, Upkeep]]:
@@ -554,6 +566,8 @@ def violations(s: State) -> Iterator[str]:
         yield TWO_ANSWERS
     if max(s.asked) > 1:
         yield ASKED_TWICE
+    if s.ledger.unpaid and s.asked[1]:
+        yield UNPAID_RESCUE
     if s.log.epoch > s.ledger.epoch:
         yield FENCE_AHEAD
     if not ended:
@@ -603,6 +617,17 @@ class Found(NamedTuple):
 
 def search(b: Bounds) -> Found:
     """Visit every state within the bounds, nearest first; stop at the first violation sought."""
+    # Millions of tuples without a cycle among them: looking for cycles would take half of the time.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return _search(b)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _search(b: Bounds) -> Found:
     start = State(Ledger(), Log(), (Worker(), Worker()), (Upkeep(),) * b.upkeeps, faults=b.faults)
     number, states = {start: 0}, [start]
     came_from: list[tuple[int, str]] = [(0, "")]

@@ -70,6 +70,7 @@ class Settler:
                 metrics.TRUNCATIONS.labels(error.code).inc()
                 return replace(
                     _with_answer(claim, answer),
+                    from_states=(TurnState.STREAMING,),
                     state=TurnState.TRUNCATED,
                     closing=closing or None,
                     reason=error.code,
