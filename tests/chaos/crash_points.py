@@ -17,7 +17,7 @@ from typing import Final
 
 from sqlalchemy import text
 
-from cli.processes import AGENTS, AGENTS_DISCOVERY, GATEWAY, ORCHESTRATOR, UPKEEP
+from cli.processes import AGENTS, AGENTS_DISCOVERY, DEAD_LETTERS, GATEWAY, ORCHESTRATOR, UPKEEP
 from cli.simulated import set_fault
 from cli.system import RunningSystem
 from infra.crash_points import STATUS, VARIABLE, CrashPoint
@@ -82,6 +82,7 @@ PLANS: Final[dict[CrashPoint, Plan]] = {
         inter_token_ms=50,
     ),
     "after_letter": _LOST_UNSEEN,
+    "letter_after_route": Plan(processes=(DEAD_LETTERS,), nth=(1, 1, 2), hit=(AGENTS,), first_token_ms=900),
     "after_sealing": _LOST_STREAMS,
     "after_seal": _LOST_STREAMS,
     "outbox_after_send": Plan(processes=(UPKEEP,)),
