@@ -22,6 +22,7 @@ from schemas.events import TurnSubmitted
 from schemas.frames import Phase
 from schemas.ids import TurnId, turn_id_for
 from schemas.names import TOPIC_DEAD_LETTERS, TOPIC_RESULTS, TOPIC_TURNS
+from schemas.policy import RescueBudget
 from tests.support.kafka import everything_in
 from tests.support.pipeline import TENANT, Pipeline, content_of, pipeline, until
 from workers.agents.prompt import prompt_versions
@@ -214,6 +215,27 @@ async def test_the_reason_is_of_the_closed_list(
         letter = await _letter(p, turn)
         assert (letter["reason"], letter["state"]) == (reason, "unanswered")
         assert (await p.row(turn))["reason"] == reason
+
+
+async def test_beyond_the_budget_of_rescues_a_turn_is_parked_and_no_model_asked(
+    database_url: str, redis_url: str
+) -> None:
+    """Of two turns that lose their worker and one token, one goes to the frontier; the other's visitor is told."""
+    policy = load_policy().model_copy(update={"rescues": RescueBudget(per_minute=0.001, burst=1)})
+    async with pipeline(database_url, redis_url, policy=policy) as p:
+        rescued, beyond = [await p.queue(name, "Hello there") for name in ("c1", "c2")]
+        for turn in (rescued, beyond):
+            await _lose_worker(p, turn)
+        await p.route_dead_letters()
+        for turn in (rescued, beyond):
+            await p.answer(turn, Lane.FRONTIER_FALLBACK)
+
+        assert (await p.row(rescued))["state"] == "answered"
+        assert (await _letter(p, rescued))["state"] == "answered_by_fallback"
+        row, letter = await p.row(beyond), await _letter(p, beyond)
+        assert (row["state"], row["reason"]) == ("parked", "budget")
+        assert (letter["reason"], letter["state"]) == ("budget", "unanswered")
+        assert (p.calls(rescued), p.calls(beyond)) == ((0, 1), (0, 0))
 
 
 async def test_upkeep_parks_what_the_dead_letter_worker_never_saw(database_url: str, redis_url: str) -> None:
