@@ -105,7 +105,10 @@ def _frame_schema() -> Json:
             "conversation_id": text,
             "seq": count,
             "phase": {"enum": [phase.value for phase in Phase]},
-        }
+            "answered_in": text
+            | {"description": "In the terminal frame of a coalesced turn: the turn whose answer is also this one's."},
+        },
+        required=("turn_id", "conversation_id", "seq", "phase"),
     )
     frame = {
         "id": text | {"description": "The turn's id."},

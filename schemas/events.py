@@ -55,6 +55,8 @@ class TurnSettled(BaseModel):
     html: str
     text: str
     reason: str | None = None
-    """Why the turn did not end `answered`."""
+    """Why the turn did not end `answered`; `coalesced` where its answer is another turn's."""
+    answered_in: Uuid | None = None
+    """The earlier turn whose answer is also this one's; its own `html` and `text` are empty then."""
     settled_at: str
     """RFC 3339, UTC."""

@@ -91,8 +91,13 @@ class WireFrame:
         return cls(TurnId(parts[0]), int(parts[1]), Phase(parts[2]), body)
 
 
-def render(info: TurnStreamInfo, seq: int, phase: Phase, content: str | None = None) -> WireFrame:
-    """Return frame `seq` of a turn. The first frame names the role, terminal ones carry a `finish_reason`."""
+def render(
+    info: TurnStreamInfo, seq: int, phase: Phase, content: str | None = None, *, answered_in: TurnId | None = None
+) -> WireFrame:
+    """Return frame `seq` of a turn. The first frame names the role, terminal ones carry a `finish_reason`.
+
+    The terminal frame of a coalesced turn names the turn whose answer is also its own: `answered_in`.
+    """
     delta: dict[str, str] = {}
     if seq == SEQ_ACCEPTED:
         delta["role"] = "assistant"
@@ -109,6 +114,7 @@ def render(info: TurnStreamInfo, seq: int, phase: Phase, content: str | None = N
             "conversation_id": info.conversation_id,
             "seq": seq,
             "phase": phase.value,
+            **({} if answered_in is None else {"answered_in": answered_in}),
         },
     }
     return WireFrame(info.turn_id, seq, phase, json.dumps(chunk, ensure_ascii=False, separators=(",", ":")))
@@ -132,6 +138,7 @@ def frames_of(
     cuts: tuple[int, ...],
     ended: Phase | None,
     closing: str | None = None,
+    answered_in: TurnId | None = None,
 ) -> list[WireFrame]:
     """Tell a turn's frames again from what the ledger keeps of it.
 
@@ -142,6 +149,7 @@ def frames_of(
         cuts: length in characters of each content frame.
         ended: phase of the terminal frame, if the turn has ended.
         closing: content of the terminal frame: the bounded reply, or tags that close a cut answer.
+        answered_in: the turn whose answer is also this one's, for the terminal frame.
     """
     frames = [render(info, SEQ_ACCEPTED, Phase.ACCEPTED)]
     if routed:
@@ -150,5 +158,5 @@ def frames_of(
     for index, piece in enumerate(split_at(content, cuts)):
         frames.append(render(info, first + index, Phase.STREAMING, piece))
     if ended is not None:
-        frames.append(render(info, len(frames), ended, closing))
+        frames.append(render(info, len(frames), ended, closing, answered_in=answered_in))
     return frames

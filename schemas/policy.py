@@ -120,6 +120,8 @@ class Policy(_Frozen):
     """What a visitor whom no model could answer is given: the bounded reply, or a human."""
     handoff_reply: str = "<p>I could not answer that just now. A colleague of mine will get back to you here.</p>"
     """Shown where a human takes over. HTML of the allow-list."""
+    coalesce: bool = False
+    """Answer messages that wait for the same earlier turn together, with one answer."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -15,6 +15,9 @@ MAX_HISTORY: Final = 200
 Channel = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 """Where a message came from: `web_chat`, `api`, `openai`, `slack`, `batch`, …"""
 
+CHANNEL_OPENAI: Final = "openai"
+"""Of OpenAI's door, where every request waits for an answer of its own."""
+
 
 def _no_nul(text: str) -> str:
     if "\x00" in text:
@@ -112,7 +115,8 @@ _S = TurnState
 _LEAVING: Final = frozenset({_S.BOUNDED, _S.HANDED_OFF, _S.CANCELLED})
 
 TRANSITIONS: Final[dict[TurnState, frozenset[TurnState]]] = {
-    _S.RECEIVED: frozenset({_S.PREPARING, _S.REJECTED}) | _LEAVING,
+    # A coalesced turn ends as its head does.
+    _S.RECEIVED: frozenset({_S.PREPARING, _S.REJECTED, _S.ANSWERED, _S.TRUNCATED}) | _LEAVING,
     _S.PREPARING: frozenset({_S.PREPARING, _S.QUEUED}) | _LEAVING,
     _S.QUEUED: frozenset({_S.RUNNING, _S.FALLBACK, _S.RESCUE}) | _LEAVING,
     _S.RUNNING: frozenset({_S.FALLBACK, _S.STREAMING, _S.ANSWERED, _S.RESCUE}) | _LEAVING,

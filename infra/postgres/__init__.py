@@ -7,6 +7,7 @@
 - `idempotency`: which message a key stands for
 - `headers`: Kafka headers as PostgreSQL keeps them
 - `inbox`: recording, preparing and queueing a turn
+- `coalescing`: waiting messages taken together, part of the statements that prepare and end a turn
 - `waiting`: turns in a lane that no hint brought
 - `claims`: taking a turn, its latches, its lease
 - `letters`: the dead letter of a turn, part of the statements that take it out of its lane

@@ -8,6 +8,7 @@ from typing import Final
 from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from infra.postgres.coalescing import asked
 from infra.postgres.inbox import HISTORY_SQL, PastTurn, brought_along, past_turns
 from infra.postgres.letters import LETTER_COLUMNS, letter_ctes
 from infra.postgres.statements import row, rows
@@ -17,15 +18,15 @@ from schemas.ids import TurnId
 from schemas.policy import Deadlines
 
 _RETURNED = f"""
-SELECT t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.epoch, t.channel, t.input_text, t.history,
-       t.traceparent, t.agent, t.plan ->> 'primary' AS primary, t.plan ->> 'fallback' AS fallback,
+SELECT t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.epoch, t.channel, {asked("t")} AS input_text,
+       t.history, t.traceparent, t.agent, t.plan ->> 'primary' AS primary, t.plan ->> 'fallback' AS fallback,
        l.ordinal, l.model, extract(epoch FROM t.created_at)::bigint AS created,
        extract(epoch FROM clock_timestamp() - t.head_at)::float AS waited,
        extract(epoch FROM t.deadline_at - clock_timestamp())::float AS remaining,
        extract(epoch FROM clock_timestamp() - t.created_at)::float AS age,
        {HISTORY_SQL} AS past
 FROM claimed t CROSS JOIN ledger l
-"""  # noqa: S608  (HISTORY_SQL is a constant)
+"""  # noqa: S608  (constants only)
 
 _VERSIONS: Final = "CAST(:policy AS int), CAST(:prompts AS jsonb) ->> agent"
 
@@ -151,6 +152,7 @@ class Claim:
     epoch: int
     channel: str
     text: str
+    """What it asks, with its group."""
     agent: Agent
     ordinal: int
     model: str

@@ -5,9 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, cast
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from infra.postgres.coalescing import ABSORBED_CTES, ABSORBED_TEXT, asked
 from infra.postgres.headers import byte_array, flat
 from infra.postgres.statements import row, rows
 from schemas.agents import Agent
@@ -15,14 +16,14 @@ from schemas.events import TurnSubmitted
 from schemas.ids import TurnId
 from schemas.policy import Deadlines
 
-HISTORY_SQL: Final = """
-    (SELECT coalesce(json_agg(json_build_array(h.input_text, h.content, h.agent) ORDER BY h.seq), '[]')
-     FROM (SELECT seq, input_text, content, agent FROM turns p
+HISTORY_SQL: Final = f"""
+    (SELECT coalesce(json_agg(json_build_array({asked("h")}, h.content, h.agent) ORDER BY h.seq), '[]')
+     FROM (SELECT turn_id, seq, input_text, content, agent FROM turns p
            WHERE p.tenant_id = t.tenant_id AND p.conversation_id = t.conversation_id AND p.seq < t.seq
-             AND p.done_at IS NOT NULL AND p.state <> 'rejected'
+             AND p.done_at IS NOT NULL AND p.state <> 'rejected' AND p.coalesced_into IS NULL
            ORDER BY p.seq DESC LIMIT :history) h)
-"""
-"""The last turns of the conversation before turn `t`, oldest first: what was asked, what was shown, by whom."""
+"""  # noqa: S608  (constants only)
+"""The last turns before turn `t` in its conversation, oldest first, a group as one: what was asked, shown, by whom."""
 
 _RECORD = text("""
 WITH batch AS (
@@ -71,7 +72,10 @@ LEFT JOIN turns e ON e.turn_id = b.turn_id
 ORDER BY b.ord
 """)
 
-_PREPARE = text(f"""
+
+def _preparing(*, more: str = "", more_text: str = "") -> TextClause:
+    """Return the statement that takes the head of a conversation; `more` CTEs may add to its text."""
+    return text(f"""
 WITH claimed AS (
     UPDATE turns t
     SET state = 'preparing', epoch = t.epoch + 1, owner = :actor,
@@ -87,11 +91,15 @@ WITH claimed AS (
 ), event AS (
     INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor)
     SELECT turn_id, from_state, state, epoch, :actor FROM claimed
-)
-SELECT t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.epoch, t.input_text, t.history, t.channel,
-       t.traceparent, {HISTORY_SQL} AS past
+){more}
+SELECT t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.epoch, t.input_text{more_text} AS input_text,
+       t.history, t.channel, t.traceparent, {HISTORY_SQL} AS past
 FROM claimed t
-""")  # noqa: S608  (the only interpolation is the constant above)
+""")  # noqa: S608  (constants only)
+
+
+_PREPARE = _preparing()
+_PREPARE_TOGETHER = _preparing(more=f", {ABSORBED_CTES}", more_text=ABSORBED_TEXT)
 
 _QUEUE = text("""
 WITH queued AS (
@@ -152,6 +160,7 @@ class Prepared:
     seq: int
     epoch: int
     text: str
+    """What it asks, with its group."""
     channel: str
     past: tuple[PastTurn, ...]
     brought: tuple[tuple[str, str], ...]
@@ -189,11 +198,15 @@ class Plan:
 class Inbox:
     """The orchestrator's side of the ledger."""
 
-    def __init__(self, engine: AsyncEngine, *, deadlines: Deadlines, actor: str, history: int) -> None:
+    def __init__(
+        self, engine: AsyncEngine, *, deadlines: Deadlines, actor: str, history: int, coalesce: bool = False
+    ) -> None:
+        """Record and prepare turns as `actor`; with `coalesce` a head takes what waits behind it along."""
         self._engine = engine
         self._deadlines = deadlines
         self._actor = actor
         self._history = history
+        self._prepare = _PREPARE_TOGETHER if coalesce else _PREPARE
 
     async def record(self, topic: str, batch: Sequence[Inbound]) -> list[Recorded]:
         """Write down a batch in the order given; one statement, so all of it or nothing.
@@ -232,7 +245,7 @@ class Inbox:
         """Take the turn if it is the head of its conversation and nobody prepares it; None otherwise."""
         found = await row(
             self._engine,
-            _PREPARE,
+            self._prepare,
             {
                 "turn_id": turn_id,
                 "actor": self._actor,

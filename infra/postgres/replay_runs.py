@@ -13,6 +13,7 @@ from typing import Final
 from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from infra.postgres.coalescing import asked
 from infra.postgres.inbox import HISTORY_SQL, PastTurn, brought_along, past_turns
 from infra.postgres.replays import DELIVERED_TURN, SHADOWED, delivered
 from infra.postgres.statements import row, rows
@@ -93,7 +94,7 @@ WITH {_HELD}, picked AS ({_PICKED.format(held="AND EXISTS (SELECT 1 FROM job)")}
     RETURNING k.original, k.new_turn, k.dead_letter_id, c.last_seq
 ), inserted AS (
     INSERT INTO turns {_COPIED}
-    SELECT p.new_turn, t.tenant_id, t.conversation_id, p.last_seq, t.channel, t.input_text, t.metadata, t.history,
+    SELECT p.new_turn, t.tenant_id, t.conversation_id, p.last_seq, t.channel, {asked("t")}, t.metadata, t.history,
            t.body_sha256, t.kafka_topic, t.kafka_partition, t.kafka_offset, 'received',
            clock_timestamp() + make_interval(secs => :waiting), p.dead_letter_id, 'deliver'
     FROM placed p JOIN turns t ON t.turn_id = p.original
@@ -151,7 +152,7 @@ WITH {_HELD}, given AS (
     SELECT tenant_id, room, 1 FROM item WHERE state = 'running' ORDER BY 1, 2
 ), inserted AS (
     INSERT INTO turns {_COPIED}
-    SELECT i.turn_id, i.tenant_id, i.room, 1, t.channel, t.input_text, t.metadata, i.history, t.body_sha256,
+    SELECT i.turn_id, i.tenant_id, i.room, 1, t.channel, {asked("t")}, t.metadata, i.history, t.body_sha256,
            t.kafka_topic, t.kafka_partition, t.kafka_offset, 'received',
            clock_timestamp() + make_interval(secs => :waiting), i.dead_letter_id, i.mode
     FROM item i JOIN dead_letters l ON l.dead_letter_id = i.dead_letter_id JOIN turns t ON t.turn_id = l.turn_id

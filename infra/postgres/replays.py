@@ -23,7 +23,8 @@ EXISTS (SELECT 1 FROM turns n
         WHERE n.tenant_id = t.tenant_id AND n.conversation_id = t.conversation_id AND n.seq > t.seq
           AND n.replay_of IS NULL
           AND (n.done_at IS NULL OR NOT EXISTS (
-              SELECT 1 FROM dead_letters o WHERE o.turn_id = n.turn_id AND o.state = 'unanswered')))
+              SELECT 1 FROM dead_letters o
+              WHERE o.turn_id = coalesce(n.coalesced_into, n.turn_id) AND o.state = 'unanswered')))
 """
 """Whether turn `t` has a later one of the visitor that is under way or was answered."""
 

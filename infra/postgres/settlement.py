@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from infra.postgres.coalescing import COALESCED, GROUP_ENDED_CTE, GROUP_RESULTS, GROUP_SQL, Absorbed, group_of
 from infra.postgres.letters import LETTER_COLUMNS, letter_ctes
 from infra.postgres.statements import row
 from schemas.agents import Agent
@@ -27,7 +28,7 @@ WITH done AS (
     WHERE t.turn_id = old.turn_id AND t.epoch = :epoch AND t.state = ANY(CAST(:from_states AS text[]))
     RETURNING {LETTER_COLUMNS}, t.seq, t.state, old.state AS from_state, t.replay_mode,
               extract(epoch FROM clock_timestamp() - t.created_at) AS took
-), ledger AS (
+), {GROUP_ENDED_CTE}, ledger AS (
     UPDATE attempts a
     SET state = CASE WHEN a.ordinal = :ordinal THEN :attempt_state ELSE 'abandoned' END,
         error = CASE WHEN a.ordinal = :ordinal THEN :error ELSE coalesce(a.error, :reason) END,
@@ -43,8 +44,11 @@ WITH done AS (
 ), result AS (
     -- A replay that is not shown to the visitor tells nobody outside either.
     INSERT INTO outbox (topic, key, headers, value, turn_id)
-    SELECT :topic, CAST(:key AS bytea), CAST(:headers AS jsonb), CAST(:value AS bytea), turn_id FROM done
-    WHERE replay_mode IS NULL OR replay_mode = 'deliver'
+    SELECT :topic, CAST(:key AS bytea), told.headers, told.value, told.turn_id
+    FROM (SELECT seq, CAST(:headers AS jsonb) AS headers, CAST(:value AS bytea) AS value, turn_id FROM done
+          WHERE replay_mode IS NULL OR replay_mode = 'deliver'
+          UNION ALL {GROUP_RESULTS}) told
+    ORDER BY told.seq
 ), {letter_ctes("done", reason="CAST(:letter AS text)", error="CAST(:letter_error AS text)")}, record_let_go AS (
     DELETE FROM turn_records r USING done d
     WHERE r.turn_id = d.turn_id AND CAST(:letter AS text) IS NULL
@@ -56,9 +60,9 @@ WITH done AS (
     INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor, note)
     SELECT turn_id, from_state, state, epoch, :actor, :reason FROM done
 )
-SELECT d.seq, d.took::float AS took,
+SELECT d.seq, d.took::float AS took, {GROUP_SQL} AS absorbed,
        (SELECT n.turn_id::text FROM turns n WHERE n.tenant_id = d.tenant_id AND n.conversation_id = d.conversation_id
-          AND n.seq > d.seq AND n.state = 'received' ORDER BY n.seq LIMIT 1) AS next
+          AND n.seq > d.seq AND n.state = 'received' AND n.coalesced_into IS NULL ORDER BY n.seq LIMIT 1) AS next
 FROM done d
 """)  # noqa: S608  (the interpolations are constants of the product)
 
@@ -114,6 +118,8 @@ class Settled:
     took: float
     """Seconds from recording to here."""
     next_turn: TurnId | None
+    absorbed: tuple[Absorbed, ...] = ()
+    """Turns that ended with it, in order."""
 
 
 async def settle(engine: AsyncEngine, s: Settlement, *, actor: str) -> Settled | None:
@@ -162,12 +168,17 @@ async def settle(engine: AsyncEngine, s: Settlement, *, actor: str) -> Settled |
             "key": key.encode(),
             "headers": json.dumps([(name, header.decode()) for name, header in envelope.headers()]),
             "value": value.model_dump_json().encode(),
+            "group_value": _of_its_group(value).model_dump_json(),
             "actor": actor,
         },
     )
     if found is None:
         return None
-    return Settled(took=found["took"], next_turn=TurnId(found["next"]) if found["next"] else None)
+    return Settled(
+        took=found["took"],
+        next_turn=TurnId(found["next"]) if found["next"] else None,
+        absorbed=group_of(found["absorbed"]),
+    )
 
 
 def _result(s: Settlement) -> TurnSettled:
@@ -188,3 +199,9 @@ def _result(s: Settlement) -> TurnSettled:
             "settled_at": now_rfc3339(),
         }
     )
+
+
+def _of_its_group(head: TurnSettled) -> TurnSettled:
+    """Return the result of a turn that ended with `head`, but for its own id and position."""
+    changed = {"agent": None, "source": "none", "html": "", "text": "", "reason": COALESCED}
+    return head.model_copy(update={**changed, "answered_in": head.turn_id})

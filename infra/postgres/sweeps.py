@@ -115,7 +115,7 @@ SELECT {_COLUMNS} FROM fenced t
 
 _PAST_DEADLINE = _fenced(
     """t.state IN ('received', 'preparing', 'queued', 'running', 'fallback', 'rescue')
-      AND t.deadline_at < statement_timestamp()"""
+      AND t.deadline_at < statement_timestamp() AND t.coalesced_into IS NULL"""
 )
 _FORGOTTEN = _fenced(
     f"""{_UNROUTABLE} AND EXISTS (SELECT 1 FROM dead_letters l WHERE l.turn_id = t.turn_id

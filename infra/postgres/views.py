@@ -20,7 +20,8 @@ TRANSCRIPT_TURNS: Final = 200
 _COLUMNS = """
 turn_id::text AS turn_id, tenant_id, conversation_id, seq, channel, input_text, state, agent,
 plan IS NOT NULL AS planned, content, cuts, closing, source, dimension, reason,
-extract(epoch FROM created_at)::bigint AS created, created_at, head_at, visible_at, done_at, deadline_at, epoch
+extract(epoch FROM created_at)::bigint AS created, created_at, head_at, visible_at, done_at, deadline_at, epoch,
+coalesced_into::text AS answered_in
 """
 
 _TURN: Final = text(f"SELECT {_COLUMNS} FROM turns WHERE turn_id = CAST(:turn_id AS uuid)")  # noqa: S608
@@ -93,6 +94,8 @@ class TurnView:
     done_at: datetime | None
     deadline_at: datetime
     epoch: int
+    answered_in: TurnId | None
+    """The earlier turn whose answer is also this one's."""
 
     @property
     def done(self) -> bool:
@@ -267,6 +270,7 @@ def frames_of_view(view: TurnView) -> list[WireFrame]:
         cuts=view.cuts if view.done else (),
         ended=PHASE_OF_STATE.get(view.state),
         closing=_closing(view),
+        answered_in=view.answered_in,
     )
 
 
@@ -300,4 +304,5 @@ def _view(found: RowMapping) -> TurnView:
         done_at=found["done_at"],
         deadline_at=found["deadline_at"],
         epoch=found["epoch"],
+        answered_in=TurnId(found["answered_in"]) if found["answered_in"] else None,
     )

@@ -31,6 +31,8 @@ class TranscriptTurn(BaseModel):
     """What was shown, once the turn has ended."""
     created_at: datetime
     done_at: datetime | None
+    answered_in: str | None
+    """The earlier turn whose answer is also this one's."""
 
 
 class Transcript(BaseModel):
@@ -68,4 +70,5 @@ def _transcribed(view: TurnView) -> TranscriptTurn:
         answer=Answer(html=view.html) if view.done else None,
         created_at=view.created_at,
         done_at=view.done_at,
+        answered_in=view.answered_in,
     )

@@ -39,9 +39,8 @@ from producers.gateway.turns import IdempotencyKey
 from producers.gateway.watch import FROM_THE_START, Located, Telling
 from schemas.frames import MODEL_NAME, WireFrame
 from schemas.ids import CONVERSATION_PATTERN, TurnId
-from schemas.turns import HistoryMessage, TurnRequest
+from schemas.turns import CHANNEL_OPENAI, HistoryMessage, TurnRequest
 
-CHANNEL: Final = "openai"
 RELEASED: Final = 1_767_225_600
 """When the model appeared, in Unix seconds. OpenAI's shape wants a date."""
 
@@ -131,7 +130,7 @@ async def _submit(
 def _turn_of(body: ChatCompletionRequest) -> tuple[TurnRequest, list[HistoryMessage]]:
     try:
         text, history = split_messages(body.messages)
-        return TurnRequest(text=text, channel=CHANNEL), history
+        return TurnRequest(text=text, channel=CHANNEL_OPENAI), history
     except ValidationError as error:
         found = cast("list[Mapping[str, object]]", error.errors(include_input=False, include_url=False))
         raise _unfit(f"a message does not fit: {sentences(found)}") from error

@@ -173,7 +173,7 @@ class Result(BaseModel):
 
 
 class TurnDetails(BaseModel):
-    """How a turn stands. What follows `done_at` is for operators only."""
+    """How a turn stands. What follows `answered_in` is for operators only."""
 
     turn_id: str
     conversation_id: str
@@ -185,11 +185,13 @@ class TurnDetails(BaseModel):
     source: str
     """Which model call the answer came from: `primary`, `fallback`, `offline` or `none`."""
     reason: str | None
-    """Why the turn did not end `answered`."""
+    """Why the turn did not end `answered`; `coalesced` where its answer is another turn's."""
     answer: Answer | None
     """What was shown, once the turn has ended."""
     created_at: datetime | None
     done_at: datetime | None
+    answered_in: str | None = None
+    """The earlier turn whose answer is also this one's."""
     attempts: list[Attempt] | None = None
     events: list[Transition] | None = None
     timings: Timings | None = None
@@ -278,6 +280,7 @@ def details_of(view: TurnView) -> TurnDetails:
         answer=Answer(html=view.html) if view.done else None,
         created_at=view.created_at,
         done_at=view.done_at,
+        answered_in=view.answered_in,
     )
 
 
@@ -305,6 +308,7 @@ async def _find(parts: Parts, principal: Principal, turn_id: TurnId) -> TurnView
             answer=None,
             created_at=None,
             done_at=None,
+            answered_in=None,
         )
     raise unknown_turn()
 

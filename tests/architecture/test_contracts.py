@@ -54,7 +54,8 @@ def _frames() -> list[object]:
     info = TurnStreamInfo(turn_id=TurnId(TURN), conversation_id="visitor-1", created=1_790_000_000)
     whole = frames_of(info, routed=True, content="<p>Hello.</p>", cuts=(3, 10), ended=Phase.DONE)
     broken = frames_of(info, routed=False, content="", cuts=(), ended=Phase.FAILED, closing="<p>Sorry.</p>")
-    return [json.loads(frame.json) for frame in whole + broken]
+    coalesced = frames_of(info, routed=False, content="", cuts=(), ended=Phase.DONE, answered_in=TURN)
+    return [json.loads(frame.json) for frame in whole + broken + coalesced]
 
 
 SAMPLES: list[tuple[str, object]] = [

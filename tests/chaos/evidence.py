@@ -13,6 +13,7 @@ from cli.endpoints import SimulatorEndpoints
 from cli.http import request
 from infra.postgres.engine import create_engine
 from schemas.frames import TERMINAL_PHASES, Phase
+from schemas.names import TOPIC_RESULTS
 from schemas.turns import TERMINAL, TurnState
 from simulators.journal import CallRecord
 
@@ -221,8 +222,9 @@ _STEPS = """
 SELECT turn_id::text AS turn, from_state AS before, to_state AS after, epoch, at, actor, note
 FROM turn_events ORDER BY event_id
 """
-_RESULTS = """
-SELECT turn_id::text AS turn, outbox_id AS place, published_at IS NOT NULL AS published FROM outbox ORDER BY outbox_id
+_RESULTS = f"""
+SELECT turn_id::text AS turn, outbox_id AS place, published_at IS NOT NULL AS published FROM outbox
+WHERE topic = '{TOPIC_RESULTS}' ORDER BY outbox_id
 """
 _UNFINISHED = """
 SELECT (SELECT count(*) FROM unnest(CAST(:promised AS uuid[])) AS p(turn_id)

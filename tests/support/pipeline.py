@@ -55,22 +55,24 @@ class Pipeline:
     openai: SimulatorHandle
     _offset: int = field(default=0)
 
-    def inbound(self, conversation: str, message: str, *, key: str | None = None, offset: int) -> Inbound:
+    def inbound(
+        self, conversation: str, message: str, *, key: str | None = None, offset: int, channel: str = "test"
+    ) -> Inbound:
         """Return a message as it comes out of Kafka."""
         event = TurnSubmitted(
             turn_id=turn_id_for(TENANT, key or uuid.uuid4().hex),
             tenant_id=TENANT,
             conversation_id=conversation,
-            channel="test",
+            channel=channel,
             text=message,
             body_sha256=hashlib.sha256(message.encode()).hexdigest(),
         )
         return Inbound(event, 0, offset, None, value=event.model_dump_json().encode())
 
-    async def record(self, conversation: str, message: str, *, key: str | None = None) -> TurnId:
+    async def record(self, conversation: str, message: str, *, key: str | None = None, channel: str = "test") -> TurnId:
         """Write a message down as the orchestrator would on reading its event."""
         self._offset += 1
-        item = self.inbound(conversation, message, key=key, offset=self._offset)
+        item = self.inbound(conversation, message, key=key, offset=self._offset, channel=channel)
         await self.inbox.record(TOPIC_TURNS, [item])
         return TurnId(item.event.turn_id)
 
@@ -172,7 +174,9 @@ async def pipeline(
         engine, redis = create_engine(database_url), create_redis(redis_url)
         frames = FrameLog(redis)
         dispatcher = Dispatcher(redis)
-        inbox = Inbox(engine, deadlines=policy.deadlines, actor="orchestrator@test", history=10)
+        inbox = Inbox(
+            engine, deadlines=policy.deadlines, actor="orchestrator@test", history=10, coalesce=policy.coalesce
+        )
         sweeps = Sweeps(engine, deadlines=policy.deadlines, rescues=policy.rescues, actor="upkeep@test")
         settler = AbandonedSettler(engine=engine, frames=frames, redis=redis, actor="upkeep@test", policy=policy)
         sweeper = Sweeper(

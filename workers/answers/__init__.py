@@ -6,5 +6,6 @@
 - `writer`: one turn's visible content, numbered
 - `publisher`: what all turns of a process show, in one script per flush
 - `settle`: the ledger first, then the terminal frame, then the next turn
+- `group`: the turns that ended with it, where it was the head of a group
 - `abandoned`: the same for turns whose owner is gone
 """

@@ -15,6 +15,7 @@ from schemas.dead_letters import DeadLetterReason
 from schemas.frames import PHASE_OF_STATE, TurnStreamInfo, frames_of
 from schemas.policy import Policy
 from schemas.turns import TurnState
+from workers.answers.group import tell_group
 from workers.answers.sanitise import HtmlStream, to_text
 
 log = get_logger(__name__)
@@ -85,6 +86,7 @@ class AbandonedSettler:
             "abandoned_turn_ended", turn_id=turn.turn_id, state=settlement.state.value, reason=settlement.reason
         )
         await self._tell(turn, settlement)
+        await tell_group(self.frames, settlement, settled.absorbed)
         if settled.next_turn is not None:
             await announce(self.redis, settled.next_turn)
 

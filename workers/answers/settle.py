@@ -20,6 +20,7 @@ from schemas.frames import PHASE_OF_STATE, frames_of
 from schemas.outcomes import Answer, Answered, Bounded, Truncated
 from schemas.policy import Policy
 from schemas.turns import TurnState
+from workers.answers.group import tell_group
 from workers.answers.sanitise import to_text
 from workers.answers.writer import FrameWriter
 
@@ -54,6 +55,7 @@ class Settler:
         reach("after_final_before_publish")
         self._count(settlement, settled)
         await self._tell(writer, settlement)
+        await tell_group(self._frames, settlement, settled.absorbed)
         if settled.next_turn is not None:
             await announce(self._redis, settled.next_turn)
 

@@ -187,6 +187,7 @@ async def orchestrator(settings: Settings) -> AsyncGenerator[Orchestrator]:
         deadlines=policy.deadlines,
         actor=actor,
         history=max(agent.history_turns for agent in policy.agents.values()),
+        coalesce=policy.coalesce,
     )
     preparation = Preparation(
         inbox=inbox,

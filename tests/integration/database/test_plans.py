@@ -42,7 +42,7 @@ _FINISHED = (
 _STATEMENTS: dict[str, TextClause] = {
     f"{module.__name__.rpartition('.')[2]}.{name}": statement
     for module, names in (
-        (inbox, ("_RECORD", "_PREPARE", "_QUEUE")),
+        (inbox, ("_RECORD", "_PREPARE", "_PREPARE_TOGETHER", "_QUEUE")),
         (claims, ("_CLAIM", "_RESCUE", "_FALLBACK", "_VISIBLE", "_RENEW", "_ENDED", "_OWNS")),
         (settlement, ("_SETTLE",)),
         (
@@ -179,6 +179,7 @@ _VALUES: dict[str, object] = {
     "headers": "[]",
     "value": b"v",
     "key": b"k",
+    "group_value": "{}",
     "content": "",
     "source": "primary",
     "attempt_state": "succeeded",
