@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import signal
 import stat
+import subprocess
 import uuid
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from cli.simulated import set_fault
 from cli.system import RunningSystem
 from schemas.frames import Phase
 
-from .test_system import answer_to, fairlead
+from .conftest import bare_environment
+from .test_system import FAIRLEAD, PATIENCE, answer_to, fairlead
 
 pytestmark = pytest.mark.xdist_group("system")
 
@@ -116,6 +119,33 @@ def test_a_comparison_shows_both_answers(system: RunningSystem, names: list[str]
     assert operator.reads("dlq", "jobs", "items", job, "--only", "failed") == {"items": [], "more": False}
     assert {len(shown_in(system, name)) for name in names[:2]} == {1}
     assert "It is finished" in operator.says("dlq", "jobs", "pause", job, status=1)
+
+
+def test_who_watches_a_job_may_leave(system: RunningSystem, names: list[str]) -> None:
+    """Ctrl-C ends the watching with a word on how to go on, not the job; aborted it has not gone well."""
+    operator, where = Operator(system), f"conversation in ({', '.join(names)})"
+    asked = ("dlq", "replay", "--where", where, "--mode", "deliver", "--rate", "1/m", "--yes")
+    watching = subprocess.Popen(
+        [*FAIRLEAD, *asked, "--state", str(system.state)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=bare_environment(),
+    )
+    with watching:
+        assert watching.stderr is not None
+        begun = watching.stderr.readline()
+        watching.send_signal(signal.SIGINT)
+        _, said = watching.communicate(timeout=PATIENCE)
+    assert (watching.returncode, "goes on without you" in said) == (0, True), begun + said
+    job = begun.split()[2]
+    assert f"dlq jobs abort {job} --state {system.state}" in said
+    assert "is paused" in operator.says("dlq", "jobs", "pause", job)
+    assert "is running" in operator.says("dlq", "jobs", "resume", job)
+    assert "was aborted" in operator.says("dlq", "jobs", "abort", job)
+    ended = operator.reads("dlq", "jobs", "watch", job, status=1)["job"]
+    assert (ended["state"], ended["running"], ended["answered"] + ended["skipped"]) == ("aborted", 0, 4)
+    assert ended["skipped"] >= 2
 
 
 def test_what_is_discarded_stays_and_is_written_down(system: RunningSystem, names: list[str], tmp_path: Path) -> None:
