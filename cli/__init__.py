@@ -8,6 +8,10 @@ Commands:
 - `chat`: talking to a running system
 - `explain`: the whole story of a turn
 - `breakers`: lanes that skip their primary, seen and set by hand
+- `dlq`: dead letters, seen, discarded, exported
+- `replay`: dead letters answered anew: dry run, yes, job, progress
+- `replay_jobs`: replay jobs, watched and steered
+- `audit`: what operators did
 - `drill`: a model taken away under traffic
 - `drill_report`: what visitors would have noticed of it
 - `doctor`: what is missing or unreachable, and how to mend it
@@ -31,8 +35,12 @@ Talking to a system:
 - `terminal`: HTML as harmless text for a terminal
 - `turns`: how a turn stands
 - `operators`: what an operator asks of a gateway, and what a refusal means
+- `operator_options`: options that operators' commands share
+- `letters`: dead letters as the gateway tells them, and as lines
+- `replays`: plans, jobs and items as the gateway tells them, and as lines
 - `traffic`: a drill's conversations, as visitors would have them
-- `story`: everything the gateway tells of a turn, and one sentence that sums it up
+- `story`: everything the gateway tells of a turn
+- `sentence`: one sentence that sums a turn up
 - `simulated`: what the simulated models shall do, and were asked
 - `http`: small requests with JSON in and out
 
@@ -40,6 +48,7 @@ And:
 
 - `checks`: looking at what an installation stands on
 - `findings`: what was found, for people and programs
+- `tables`: rows of text in columns
 - `asyncapi`: the topics as a document
 - `failure`: errors that a command ends with
 """

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cli.story import seconds
+from cli.sentence import seconds
 from cli.traffic import Visit
 
 BEFORE: Final = "before"

@@ -4,7 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 from cli.chat import styles_wanted
 from cli.failure import CommandFailed
 from cli.http import HttpFailed, request
+from cli.sentence import seconds, sentence
 from cli.state import local_endpoints
-from cli.story import Attempt, DeadLetter, Story, Transition, seconds, sentence
+from cli.story import Attempt, DeadLetter, Replay, Story, Transition
+from cli.tables import aligned, clock
 from cli.terminal import BOLD, RESET, TerminalText, dim, harmless
 
 _TURN_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -75,6 +77,7 @@ def told(story: Story, *, reveal: bool, styled: bool) -> str:
             _table("model calls", [_call(story, a) for a in story.attempts or ()], styled=styled),
             _frames(story, styled=styled),
             _table("dead letters", [_letter(story, found) for found in story.dead_letters], styled=styled),
+            _table("replays of its dead letter", [_replay(found) for found in story.replays], styled=styled),
         ]
     if reveal:
         parts += _revealed(story, styled=styled)
@@ -108,9 +111,10 @@ def _header(story: Story, *, styled: bool) -> str:
         ("conversation", f"{story.conversation_id}{f', turn {story.seq} of it' if story.seq else ''}"),
         ("channel", story.channel),
         ("agent", f"{story.agent}{f' ({story.plan.why})' if story.plan else ''}" if story.agent else None),
+        ("replay of", _replay_of(story)),
         ("models", _models(story)),
         ("state", f"{story.state.value}{f' ({story.reason})' if story.reason else ''}"),
-        ("recorded", _clock(story.created_at)),
+        ("recorded", clock(story.created_at)),
         ("deadline", _deadline(story)),
         ("owner", _owner(story)),
         ("hints", _hints(story)),
@@ -136,7 +140,7 @@ def _deadline(story: Story) -> str | None:
         return None
     span = (story.deadline_at - story.created_at).total_seconds()
     left = "" if story.done or story.as_of is None else _left(story.as_of, story.deadline_at)
-    return f"{_clock(story.deadline_at)}, {seconds(span)} after it was recorded{left}"
+    return f"{clock(story.deadline_at)}, {seconds(span)} after it was recorded{left}"
 
 
 def _left(now: datetime, until: datetime) -> str:
@@ -148,13 +152,13 @@ def _owner(story: Story) -> str | None:
     if story.lease is None:
         return None
     left = _left(story.as_of, story.lease.until) if story.as_of else ""
-    return f"{story.lease.owner}, epoch {story.epoch}, lease until {_clock(story.lease.until)}{left}"
+    return f"{story.lease.owner}, epoch {story.epoch}, lease until {clock(story.lease.until)}{left}"
 
 
 def _hints(story: Story) -> str | None:
     if story.hints is None or not story.hints.sent:
         return None
-    return f"{story.hints.sent} sent, the last at {_clock(story.hints.last_at)}"
+    return f"{story.hints.sent} sent, the last at {clock(story.hints.last_at)}"
 
 
 def _event(story: Story) -> str | None:
@@ -215,8 +219,39 @@ def _took(began: datetime, ended: datetime) -> str:
 
 
 def _letter(story: Story, letter: DeadLetter) -> Sequence[str]:
-    at = _offset(story, letter.created_at).rjust(7)
-    return (at, letter.reason, f"while {letter.stage}", letter.state, letter.error or "", letter.dead_letter_id)
+    return (
+        _offset(story, letter.created_at).rjust(7),
+        letter.reason,
+        f"while {letter.stage}",
+        letter.state,
+        f"{letter.times} times" if letter.times > 1 else "",
+        f"{letter.replays} replays in vain" if letter.replays else "",
+        letter.error or "",
+        ", ".join(f"{name} {value}" for name, value in letter.versions.items()),
+        letter.dead_letter_id,
+    )
+
+
+def _replay(replay: Replay) -> Sequence[str]:
+    took = _took(replay.started_at, replay.ended_at) if replay.started_at and replay.ended_at else ""
+    return (
+        clock(replay.started_at) or "not begun",
+        replay.mode,
+        replay.state,
+        replay.note or "",
+        took if replay.turn_id else "",
+        f"turn {replay.turn_id}" if replay.turn_id else "",
+        f"job {replay.job_id}",
+    )
+
+
+def _replay_of(story: Story) -> str | None:
+    of = story.replay_of
+    if of is None:
+        return None
+    job = f", job {of.job_id}" if of.job_id else ""
+    turn = f", turn {of.turn_id}" if of.turn_id else ""
+    return f"dead letter {of.dead_letter_id}{turn} ({of.mode}{job})"
 
 
 def _revealed(story: Story, *, styled: bool) -> Iterable[str]:
@@ -228,12 +263,7 @@ def _revealed(story: Story, *, styled: bool) -> Iterable[str]:
 
 
 def _table(title: str, rows: Sequence[Sequence[str]], *, styled: bool) -> str:
-    if not rows:
-        return ""
-    safe = [[harmless(cell).replace("\n", " ") for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in safe) for column in range(len(safe[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True) if width) for row in safe)
-    return f"{dim(title, styled=styled)}\n" + "".join(f"  {line.rstrip()}\n" for line in lines)
+    return f"{dim(title, styled=styled)}\n{aligned(rows)}" if rows else ""
 
 
 def _offset(story: Story, moment: datetime) -> str:
@@ -242,7 +272,3 @@ def _offset(story: Story, moment: datetime) -> str:
 
 def _ms(value: float) -> str:
     return f"{value * 1000:.0f}"
-
-
-def _clock(moment: datetime | None) -> str | None:
-    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3] + " UTC" if moment else None

@@ -1,26 +1,38 @@
 """Small requests with JSON in and out."""
 
+import http.client
 import json
 import urllib.error
 import urllib.request
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Final
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ValidationError
 
+_PIECE: Final = 65_536
 _NEAR: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class _Place(BaseModel):
+    at: str
+    message: str
 
 
 class _Problem(BaseModel):
     detail: str = ""
+    errors: list[_Place] = []
 
 
 class HttpFailed(Exception):
     """The other side refused, or could not be reached. `status` is None when nothing answered."""
 
-    def __init__(self, sentence: str, *, status: int | None = None) -> None:
+    def __init__(self, sentence: str, *, status: int | None = None, detail: str = "") -> None:
         super().__init__(sentence)
         self.status: int | None = status
+        self.detail: str = detail
+        """What the other side said about it, if anything."""
 
 
 def is_near(url: str) -> bool:
@@ -34,6 +46,30 @@ def request(url: str, *, method: str = "GET", body: object = None, key: str | No
     Raises:
         HttpFailed: any status but 2xx, or no answer.
     """
+    with _answer(url, method=method, body=body, key=key, seconds=seconds) as answer:
+        return bytes(answer.read())
+
+
+def lines_of(url: str, *, key: str, seconds: float = 60) -> Iterator[bytes]:
+    """Yield the lines of a long answer as they come, without their ends.
+
+    Raises:
+        HttpFailed: any status but 2xx, no answer, or one that broke off.
+    """
+    with _answer(url, method="GET", body=None, key=key, seconds=seconds) as answer:
+        rest = b""
+        # Not line by line: a line that is read from a broken connection looks like the last one.
+        while piece := answer.read1(_PIECE):
+            *whole, rest = (rest + piece).split(b"\n")
+            yield from whole
+        if rest:
+            raise HttpFailed(f"{url} broke off in mid-line")
+
+
+@contextmanager
+def _answer(
+    url: str, *, method: str, body: object, key: str | None, seconds: float
+) -> Generator[http.client.HTTPResponse]:
     headers = {"Accept": "application/json"}
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
@@ -47,10 +83,13 @@ def request(url: str, *, method: str = "GET", body: object = None, key: str | No
     proxies = urllib.request.ProxyHandler({}) if is_near(url) else urllib.request.ProxyHandler()
     try:
         with urllib.request.build_opener(proxies).open(asked, timeout=seconds) as answer:
-            return bytes(answer.read())
+            yield answer
     except urllib.error.HTTPError as error:
         with error:
-            raise HttpFailed(f"{url} answered {error.code}: {_detail(error.read())}", status=error.code) from None
+            detail = _detail(error.read())
+        raise HttpFailed(f"{url} answered {error.code}: {detail}", status=error.code, detail=detail) from None
+    except http.client.HTTPException:
+        raise HttpFailed(f"{url} broke off") from None
     except (OSError, ValueError) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         raise HttpFailed(f"{url} cannot be reached: {reason}") from None
@@ -59,6 +98,7 @@ def request(url: str, *, method: str = "GET", body: object = None, key: str | No
 def _detail(body: bytes) -> str:
     """What a problem document says, or nothing."""
     try:
-        return _Problem.model_validate_json(body).detail
+        problem = _Problem.model_validate_json(body)
     except ValidationError:
         return ""
+    return "; ".join(f"{place.at}: {place.message}" for place in problem.errors) or problem.detail

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from pydantic import ValidationError
 
-from cli import access, breakers
+from cli import access, breakers, dlq
 from cli.failure import sentence_of
 from cli.state import DEFAULT_STATE
 from infra.settings import Settings
@@ -27,6 +27,7 @@ app.add_typer(access.tenants_app, name="tenants")
 app.add_typer(access.keys_app, name="keys")
 app.add_typer(access.sites_app, name="sites")
 app.add_typer(breakers.app, name="breakers")
+app.add_typer(dlq.app, name="dlq")
 
 State = Annotated[Path, typer.Option(help="Directory of a system started with `fairlead up`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -125,6 +126,22 @@ def explain(
     from cli.explain import explain as tell
 
     sys.exit(tell(turn, state=state, url=url, key=key, reveal=reveal, as_json=as_json))
+
+
+@app.command()
+def audit(
+    subject: Annotated[str | None, typer.Option(help="Only what was done to it: an id, `dead_letters`.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")] = 50,
+    state: State = DEFAULT_STATE,
+    url: Annotated[str | None, typer.Option(help="Base address of a gateway elsewhere; needs --key.")] = None,
+    key: Annotated[str | None, typer.Option(help="An operator's API key.", envvar="FAIRLEAD_OPERATOR_KEY")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what operators did, latest first."""
+    from cli.audit import audit as tell
+    from cli.operators import place_of
+
+    sys.exit(tell(place_of(state, url, key), subject=subject, limit=limit, json_wanted=as_json))
 
 
 @app.command()

@@ -12,6 +12,7 @@ from schemas.agents import Agent
 from schemas.frames import PHASE_OF_STATE, Phase, TurnStreamInfo, WireFrame, frames_of
 from schemas.ids import TurnId
 from schemas.outcomes import Source
+from schemas.replays import ReplayMode
 from schemas.turns import TERMINAL, TurnState
 
 TRANSCRIPT_TURNS: Final = 200
@@ -57,12 +58,23 @@ SELECT clock_timestamp() AS as_of, t.owner, t.lease_until, t.hints, t.hinted_at,
        coalesce((t.plan ->> 'direct')::boolean, false) AS direct, t.plan ->> 'why' AS why,
        (SELECT p.turn_id::text FROM turns p WHERE p.tenant_id = t.tenant_id AND p.conversation_id = t.conversation_id
           AND p.seq < t.seq AND p.done_at IS NULL ORDER BY p.seq LIMIT 1) AS behind,
+       t.replay_of::text AS replay_of, t.replay_mode,
+       (SELECT l.turn_id::text FROM dead_letters l WHERE l.dead_letter_id = t.replay_of) AS replayed_turn,
+       (SELECT i.job_id::text FROM replay_items i WHERE i.dead_letter_id = t.replay_of AND i.turn_id = t.turn_id
+          LIMIT 1) AS replay_job,
        EXISTS (SELECT 1 FROM outbox o WHERE o.published_at IS NULL AND o.turn_id = t.turn_id) AS result_waits
 FROM turns t WHERE t.turn_id = CAST(:turn_id AS uuid)
 """)
 _LETTERS: Final = text("""
-SELECT dead_letter_id::text AS dead_letter_id, reason, stage, state, error, epoch, created_at, updated_at
+SELECT dead_letter_id::text AS dead_letter_id, reason, stage, state, error, epoch, times, replays, versions, created_at,
+       updated_at
 FROM dead_letters WHERE turn_id = CAST(:turn_id AS uuid) ORDER BY created_at, dead_letter_id
+""")
+
+_REPLAYS: Final = text("""
+SELECT j.job_id::text AS job_id, j.mode, i.state, i.note, i.turn_id::text AS turn_id, i.started_at, i.ended_at
+FROM dead_letters l JOIN replay_items i ON i.dead_letter_id = l.dead_letter_id JOIN replay_jobs j ON j.job_id = i.job_id
+WHERE l.turn_id = CAST(:turn_id AS uuid) ORDER BY j.created_at, j.job_id
 """)
 
 
@@ -163,8 +175,28 @@ class LetterView:
     state: str
     error: str | None
     epoch: int | None
+    times: int
+    """How often the turn left a lane."""
+    replays: int
+    """How often it was delivered in vain."""
+    versions: dict[str, object]
+    """Of policy, prompt and model when it was written."""
     created_at: datetime
     updated_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayView:
+    """What one job did with the turn's dead letter."""
+
+    job_id: str
+    mode: ReplayMode
+    state: str
+    note: str | None
+    turn_id: str | None
+    """The turn that answers it anew; None before it begins and where it was skipped."""
+    started_at: datetime | None
+    ended_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +222,16 @@ class Whereabouts:
     """The rule that chose the agent."""
     behind: TurnId | None
     """The first open turn before it in its conversation: it has to end first."""
+    replay_of: str | None
+    """The dead letter that it answers anew."""
+    replay_mode: ReplayMode | None
+    replayed_turn: str | None
+    """The turn of that dead letter."""
+    replay_job: str | None
     result_waits: bool
     """Whether its result is in the outbox and not yet on Kafka."""
     letters: tuple[LetterView, ...]
+    replays: tuple[ReplayView, ...]
 
 
 async def load_turn(engine: AsyncEngine, turn_id: TurnId) -> TurnView | None:
@@ -220,7 +259,7 @@ async def load_ledger(engine: AsyncEngine, turn_id: TurnId) -> LedgerView:
 
 
 async def load_whereabouts(engine: AsyncEngine, turn_id: TurnId) -> Whereabouts | None:
-    """Return where a turn, its event, its result and its dead letters are; None when the ledger does not know it.
+    """Return where a turn, its event, its result, its dead letter and that one's replays are; None for no such turn.
 
     Raises:
         LedgerUnavailable: nothing is known about it.
@@ -229,7 +268,12 @@ async def load_whereabouts(engine: AsyncEngine, turn_id: TurnId) -> Whereabouts 
     if found is None:
         return None
     letters = await rows(engine, _LETTERS, {"turn_id": turn_id})
-    return Whereabouts(**dict(found), letters=tuple(LetterView(**dict(letter)) for letter in letters))
+    replays = await rows(engine, _REPLAYS, {"turn_id": turn_id}) if letters else ()
+    return Whereabouts(
+        **dict(found),
+        letters=tuple(LetterView(**dict(letter)) for letter in letters),
+        replays=tuple(ReplayView(**dict(replay)) for replay in replays),
+    )
 
 
 async def load_transcript(

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Header, Path
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,6 +18,7 @@ from producers.gateway.strict_json import StrictJsonRoute
 from schemas.frames import PHASE_OF_STATE, Phase
 from schemas.ids import CONVERSATION_PATTERN, TurnId
 from schemas.names import TOPIC_RESULTS
+from schemas.replays import ReplayMode
 from schemas.turns import TurnRequest, TurnState
 
 router = APIRouter(tags=["turns"], route_class=StrictJsonRoute)
@@ -153,8 +154,39 @@ class DeadLetter(BaseModel):
     state: str
     error: str | None
     epoch: int | None
+    times: int
+    """How often the turn left a lane."""
+    replays: int
+    """How often it was delivered in vain."""
+    versions: dict[str, JsonValue]
+    """Of policy, prompt and model when it was written."""
     created_at: datetime
     updated_at: datetime
+
+
+class Replay(BaseModel):
+    """What one replay job did with the turn's dead letter, for operators."""
+
+    job_id: str
+    mode: ReplayMode
+    state: Literal["waiting", "running", "answered", "failed", "skipped"]
+    note: str | None
+    """Why it was skipped or did not end `answered`."""
+    turn_id: str | None
+    """The turn that answers it anew; null before it begins and where it was skipped."""
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class ReplayOf(BaseModel):
+    """What the turn answers anew, for operators."""
+
+    dead_letter_id: str
+    turn_id: str | None
+    """The dead letter's own turn; null once it is no longer kept."""
+    mode: ReplayMode
+    job_id: str | None
+    """Null once the job is no longer kept."""
 
 
 class KafkaPlace(BaseModel):
@@ -208,6 +240,9 @@ class TurnDetails(BaseModel):
     hints: Hints | None = None
     frames: Frames | None = None
     dead_letters: list[DeadLetter] | None = None
+    replays: list[Replay] | None = None
+    replay_of: ReplayOf | None = None
+    """Null for a turn that a visitor began."""
     kafka: KafkaPlace | None = None
     result: Result | None = None
     """None until the turn has ended."""
@@ -346,10 +381,20 @@ def _places(view: TurnView, where: Whereabouts) -> dict[str, object]:
         "lease": Lease(owner=where.owner, until=where.lease_until) if where.owner and where.lease_until else None,
         "hints": Hints(sent=where.hints, last_at=where.hinted_at),
         "dead_letters": [DeadLetter.model_validate(found, from_attributes=True) for found in where.letters],
+        "replays": [Replay.model_validate(found, from_attributes=True) for found in where.replays],
+        "replay_of": _replay_of(where),
         "kafka": KafkaPlace(topic=where.kafka_topic, partition=where.kafka_partition, offset=where.kafka_offset),
         "result": result if view.done else None,
         "trace_id": where.traceparent.split("-")[1] if where.traceparent else None,
     }
+
+
+def _replay_of(where: Whereabouts) -> ReplayOf | None:
+    if where.replay_of is None or where.replay_mode is None:
+        return None
+    return ReplayOf(
+        dead_letter_id=where.replay_of, turn_id=where.replayed_turn, mode=where.replay_mode, job_id=where.replay_job
+    )
 
 
 def _plan(where: Whereabouts) -> Plan | None:

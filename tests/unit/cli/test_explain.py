@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from cli.explain import to_json, told
-from cli.story import Story, sentence
+from cli.sentence import sentence
+from cli.story import Story
 from schemas.turns import TERMINAL, TurnState
 
 START = datetime(2026, 1, 2, 3, 0, 0, tzinfo=UTC)
@@ -84,6 +85,10 @@ def story(state: str, **more: Any) -> Story:
 
 FAILED = call(1, "discovery-slm", "failed", "incomplete")
 UNSEEN: dict[str, Any] = {"visible": None, "done": 3.1}
+
+OTHER = "70dc7946-7fc7-5dbd-8bb1-037f3bdb428e"
+REPLAY: dict[str, Any] = {"job_id": "j1", "mode": "deliver", "state": "answered", "turn_id": OTHER}
+REPLAY_OF: dict[str, Any] = {"dead_letter_id": TURN, "turn_id": OTHER, "mode": "deliver", "job_id": "j1"}
 
 ENDINGS = {
     "answered": (
@@ -221,7 +226,55 @@ ENDINGS = {
         "Answered by the frontier after its worker was lost before anything was visible; "
         "the visitor waited 420 ms for the first word.",
     ),
-    "handed off": (story("handed_off", reason="asked for a person"), "Ended handed off: asked for a person."),
+    "handed off": (
+        story("handed_off", reason="backend_failed", attempts=[call(2, "frontier", "failed", "overloaded")]),
+        "Not answered: the frontier had no room; it was handed to a person, as the visitor was told after 1.5 s.",
+    ),
+    "parked by the budget": (
+        story("parked", reason="budget", timings=UNSEEN, events=rescued(*STEPS, "rescue", "parked", reason="budget")),
+        "Not answered: more turns had to be rescued than the policy pays for; its dead letter was parked for an "
+        "operator, and the visitor got the bounded reply after 3.1 s.",
+    ),
+    "parked as poison": (
+        story(
+            "parked",
+            reason="poison",
+            timings=UNSEEN,
+            events=rescued(*STEPS, "running", "rescue", "parked", reason="poison"),
+        ),
+        "Not answered: its second worker was lost as well, as if the turn itself killed them; its dead letter was "
+        "parked for an operator, and the visitor got the bounded reply after 3.1 s.",
+    ),
+    "cancelled": (story("cancelled", reason="asked to"), "Ended cancelled: asked to."),
+    "delivered later": (
+        story("bounded", reason="dependency_down", timings=UNSEEN, replays=[REPLAY | {"state": "answered"}]),
+        "Not answered: no model it could have been answered by could be reached; the visitor got the bounded reply "
+        "after 3.1 s; a replay answered it later.",
+    ),
+    "delivered now": (
+        story("bounded", reason="malformed", timings=UNSEEN, replays=[REPLAY | {"state": "running"}]),
+        "Not answered: what a model wrote is no answer; the visitor got the bounded reply after 3.1 s; a replay is "
+        "under way.",
+    ),
+    "a shadow of it": (
+        story("bounded", reason="load_failure", timings=UNSEEN, replays=[REPLAY | {"mode": "shadow"}]),
+        "Not answered: its model could not be loaded; the visitor got the bounded reply after 3.1 s.",
+    ),
+    "a replay that was delivered": (
+        story("answered", attempts=[call(1, "discovery-slm")], replay_of=REPLAY_OF),
+        f"Replay (deliver) of turn {OTHER}: answered by the fine-tuned model; "
+        "the visitor waited 420 ms for the first word.",
+    ),
+    "a replay for the record": (
+        story("answered", attempts=[call(2, "frontier")], replay_of=REPLAY_OF | {"mode": "compare", "turn_id": None}),
+        f"Replay (compare) of dead letter {TURN}, whose turn is no longer kept: answered by the frontier at once, as "
+        "the answer before this one broke off; no visitor was shown it.",
+    ),
+    "a replay in vain": (
+        story("bounded", reason="backend_failed", timings=UNSEEN, replay_of=REPLAY_OF | {"mode": "shadow"}),
+        f"Replay (shadow) of turn {OTHER}: not answered: the one model that could still be asked failed; "
+        "no visitor was shown anything.",
+    ),
 }
 
 RUNNING = call(1, "discovery-slm", "reserved", ended_at=None, input_tokens=None, output_tokens=None)
@@ -299,11 +352,20 @@ def test_the_screen_has_every_part() -> None:
         "reason": "worker_lost",
         "stage": "running",
         "state": "unanswered",
+        "times": 2,
+        "replays": 1,
+        "versions": {"policy": 1, "model": "frontier"},
         "created_at": at(600),
     }
+    replays = [
+        REPLAY | {"started_at": at(60_000), "ended_at": at(61_500)},
+        REPLAY | {"turn_id": None, "state": "skipped", "note": "moved_on"},
+    ]
     of, _ = ENDINGS["fallback"]
     attempts = [FAILED | {"input_tokens": None}, call(2, "frontier", turns_cut=3, confidence=0.914)]
-    whole = Story.model_validate(of.model_dump() | {"attempts": attempts, "dead_letters": [letter]})
+    whole = Story.model_validate(
+        of.model_dump() | {"attempts": attempts, "dead_letters": [letter], "replays": replays, "replay_of": REPLAY_OF}
+    )
     lines = [" ".join(line.split()) for line in told(whole, reveal=False, styled=False).splitlines()]
     for line in (
         "conversation c1, turn 4 of it",
@@ -317,7 +379,10 @@ def test_the_screen_has_every_part() -> None:
         "1 discovery-slm primary 100–180 ms (80 ms) failed incomplete tokens not told",
         "2 frontier fallback 200–280 ms (80 ms) succeeded 200 tokens in, 60 out confidence 0.91 3 past turns cut",
         "3 with content, 37 characters, the first visible after 1200 ms; ended done",
-        f"600 worker_lost while running unanswered {TURN}",
+        f"600 worker_lost while running unanswered 2 times 1 replays in vain policy 1, model frontier {TURN}",
+        f"2026-01-02 03:01:00.000 UTC deliver answered 1.5 s turn {OTHER} job j1",
+        "not begun deliver skipped moved_on job j1",
+        f"replay of dead letter {TURN}, turn {OTHER} (deliver, job j1)",
     ):
         assert line in lines
 
