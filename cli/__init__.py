@@ -4,6 +4,7 @@ Commands:
 
 - `main`: the commands
 - `demo`: a visible conversation, from nothing
+- `demo_replay`: its second act: a dead letter and its replay
 - `up`: the whole system on this machine
 - `chat`: talking to a running system
 - `explain`: the whole story of a turn

@@ -17,6 +17,7 @@ from typing import Final, NoReturn
 
 from cli.chat import styles_wanted
 from cli.conversation import Conversation
+from cli.demo_replay import lose_and_replay
 from cli.failure import CommandFailed
 from cli.http import HttpFailed
 from cli.screen import Played, Screen, program
@@ -162,6 +163,7 @@ def _play(state: Path) -> None:
         told = asyncio.run(_converse(system))
         _say("", *table(told))
         _check(system, told)
+        lose_and_replay(system)
         _say("", "Stopping everything ...")
 
 

@@ -1,7 +1,7 @@
 """A member of a consumer group, with the settings our guarantees need."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, cast
 
@@ -98,3 +98,32 @@ class EventConsumer:
             log.warning("commit_refused", partitions=len(offsets))
         except (KafkaError, OSError) as error:
             raise ConsumerBroken(f"committing failed: {type(error).__name__}") from error
+
+
+async def consume_for_ever(
+    build: Callable[[], EventConsumer],
+    take_in: Callable[[EventConsumer], Awaitable[None]],
+    *,
+    waits_for: tuple[type[Exception], ...] = (),
+) -> None:
+    """Let `take_in` read, with a new consumer whenever one breaks; pauses grow up to ten seconds.
+
+    Args:
+        build: returns a consumer that has not been started.
+        take_in: reads from it for ever.
+        waits_for: errors of its own that mean: begin again from what is committed.
+    """
+    pause = 0.5
+    while True:
+        consumer = build()
+        try:
+            await consumer.start()
+            try:
+                pause = 0.5
+                await take_in(consumer)
+            finally:
+                await consumer.stop()
+        except (ConsumerBroken, *waits_for) as error:
+            log.warning("consumer_rebuilt", error=str(error), pause=pause)
+            await asyncio.sleep(pause)
+            pause = min(10.0, pause * 2)

@@ -10,7 +10,7 @@ from typing import Final
 from structlog import get_logger
 
 from infra.celery.dispatch import Dispatcher
-from infra.kafka.consumer import ConsumerBroken, EventConsumer
+from infra.kafka.consumer import EventConsumer, consume_for_ever
 from infra.policy import load_policy
 from infra.postgres.dead_letters import DeadLetters
 from infra.postgres.engine import create_engine
@@ -50,25 +50,16 @@ class DeadLetterWorker:
 
     async def route(self) -> None:
         """Read the dead-letter topic for ever."""
-        pause = 0.5
-        while True:
-            consumer = EventConsumer(
-                bootstrap=self._settings.kafka,
-                topic=TOPIC_DEAD_LETTERS,
-                group=GROUP_DEAD_LETTERS,
-                client_id=f"fairlead-dead-letters-{os.getpid()}",
-                fetch_max_wait_ms=self._settings.kafka_fetch_max_wait_ms,
-            )
-            try:
-                await consumer.start()
-                try:
-                    await self._route(consumer)
-                finally:
-                    await consumer.stop()
-            except (ConsumerBroken, LedgerUnavailable) as error:
-                log.warning("routing_waits", error=str(error), pause=pause)
-                await asyncio.sleep(pause)
-                pause = min(10.0, pause * 2)
+        await consume_for_ever(self._consumer, self._route, waits_for=(LedgerUnavailable,))
+
+    def _consumer(self) -> EventConsumer:
+        return EventConsumer(
+            bootstrap=self._settings.kafka,
+            topic=TOPIC_DEAD_LETTERS,
+            group=GROUP_DEAD_LETTERS,
+            client_id=f"fairlead-dead-letters-{os.getpid()}",
+            fetch_max_wait_ms=self._settings.kafka_fetch_max_wait_ms,
+        )
 
     async def _route(self, consumer: EventConsumer) -> None:
         intake = DeadLetterIntake(consumer=consumer, dead_letters=self._dead_letters, routing=self._routing)

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 from structlog import get_logger
 
 from infra.celery.dispatch import Dispatcher
-from infra.kafka.consumer import ConsumerBroken, EventConsumer
+from infra.kafka.consumer import EventConsumer, consume_for_ever
 from infra.kafka.producer import EventProducer
 from infra.policy import load_policy
 from infra.postgres.dead_letters import DeadLetters
@@ -87,26 +87,16 @@ class Orchestrator:
 
     async def consume(self) -> None:
         """Take events in for ever, with a new consumer when one breaks."""
-        pause = 0.5
-        while True:
-            consumer = EventConsumer(
-                bootstrap=self._settings.kafka,
-                topic=TOPIC_TURNS,
-                group=GROUP_ORCHESTRATOR,
-                client_id=f"fairlead-orchestrator-{os.getpid()}",
-                fetch_max_wait_ms=self._settings.kafka_fetch_max_wait_ms,
-            )
-            try:
-                await consumer.start()
-                try:
-                    pause = 0.5
-                    await self._take_in(consumer)
-                finally:
-                    await consumer.stop()
-            except ConsumerBroken as error:
-                log.warning("consumer_rebuilt", error=str(error), pause=pause)
-                await asyncio.sleep(pause)
-                pause = min(10.0, pause * 2)
+        await consume_for_ever(self._consumer, self._take_in)
+
+    def _consumer(self) -> EventConsumer:
+        return EventConsumer(
+            bootstrap=self._settings.kafka,
+            topic=TOPIC_TURNS,
+            group=GROUP_ORCHESTRATOR,
+            client_id=f"fairlead-orchestrator-{os.getpid()}",
+            fetch_max_wait_ms=self._settings.kafka_fetch_max_wait_ms,
+        )
 
     async def _take_in(self, consumer: EventConsumer) -> None:
         intake = Intake(

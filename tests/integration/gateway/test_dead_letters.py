@@ -28,7 +28,8 @@ WITH c AS (
            'discovery', '<p>sorry, one of us will write</p>', now(), now() FROM c
     RETURNING turn_id, tenant_id, conversation_id
 ), r AS (
-    INSERT INTO turn_records (turn_id, value, headers) SELECT turn_id, :value, CAST(:headers AS bytea[]) FROM t
+    INSERT INTO turn_records (turn_id, value, headers, produced_ms)
+    SELECT turn_id, :value, CAST(:headers AS bytea[]), 0 FROM t
 )
 INSERT INTO dead_letters (turn_id, tenant_id, conversation_id, reason, stage, agent)
 SELECT turn_id, tenant_id, conversation_id, 'queue_deadline', 'queued', 'discovery' FROM t
