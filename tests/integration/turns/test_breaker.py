@@ -192,7 +192,7 @@ async def test_an_open_lane_is_probed_by_one_turn_and_closes(database_url: str, 
 
 async def test_a_failed_probe_falls_back_and_opens_the_lane_again(database_url: str, redis_url: str) -> None:
     """A probe is an ordinary turn: when it fails the frontier answers it, and the next turn is no probe yet."""
-    async with pipeline(database_url, redis_url, policy=trying(open=SHORT)) as p:
+    async with pipeline(database_url, redis_url, policy=trying(open=2.0)) as p:
         await fail(p, CALLS)
         await breakers(p).share()
         await until_due(p)
@@ -327,7 +327,8 @@ async def until_due(p: Pipeline) -> None:
     """Wait until the lane's time, and a permission to probe it, has passed."""
 
     async def due() -> bool:
-        return not any(breaker.retry_in or breaker.probe_in for breaker in await read_breakers(p.engine))
+        found = await read_breakers(p.engine)
+        return bool(found) and not any(breaker.retry_in or breaker.probe_in for breaker in found)
 
     await until(due)
     await breakers(p).share()

@@ -72,8 +72,8 @@ STEPS: Final[dict[str, Step]] = {
     "rescue": lambda s: s.p.runtime.executor.claims.rescue(s.turn),
     "fall back": lambda s: s.p.runtime.executor.claims.latch_fallback(s.claim, CUT_OFF.code),
     "become visible": lambda s: s.p.runtime.executor.claims.latch_visible(s.claim, 1),
-    "answer": lambda s: s.settle(Answered(answer())),
-    "truncate": lambda s: s.settle(Truncated(answer(), "</p>", CUT_OFF)),
+    "answer": lambda s: s.settle(Answered(_answer())),
+    "truncate": lambda s: s.settle(Truncated(_answer(), "</p>", CUT_OFF)),
     "fail": lambda s: s.settle(Bounded(reason=DeadLetterReason.BACKEND_FAILED_TWICE, ordinal=2, error=CUT_OFF)),
     "route": lambda s: s.p.routing.route([s.turn]),
     "sweep": lambda s: s.p.sweeper.run_once(),
@@ -82,7 +82,7 @@ STEPS: Final[dict[str, Step]] = {
 CLOCKS: Final = ("lease_until", "head_at", "hinted_at", "deadline_at")
 
 
-def answer() -> Answer:
+def _answer() -> Answer:
     """Return an answer."""
     return Answer(html="<p>Hi", cuts=(5,), dimension=None, source="primary", ordinal=1, model="m")
 
@@ -118,6 +118,17 @@ async def subject(p: Pipeline, number: int, state: TurnState, late: tuple[str, .
     return Subject(p, claim, FrameWriter(stream=stream, info=info))
 
 
+async def steps_of_a_follower(p: Pipeline, number: int, ending: Answered | Truncated) -> set[tuple[str, str]]:
+    """Return the steps of a turn that is answered together with the one before it."""
+    head = await subject(p, number, TurnState.STREAMING, (), "shown")
+    follower = await p.record(f"c{number}", "and by hand")
+    await p.query(
+        "UPDATE turns SET coalesced_into = CAST(:h AS uuid) WHERE turn_id = CAST(:t AS uuid)", h=head.turn, t=follower
+    )
+    await head.settle(ending)
+    return await steps_of(p, follower)
+
+
 async def test_the_table_says_what_statements_do(database_url: str, redis_url: str) -> None:
     """Every step that a statement can make is in the table, and every step of the table but reserved ones is made."""
     made: set[tuple[str, str]] = set()
@@ -133,6 +144,8 @@ async def test_the_table_says_what_statements_do(database_url: str, redis_url: s
                     await STEPS[name](it)
                     made |= await steps_of(p, it.turn)
                     await p.query("DELETE FROM conversations")
+            for ending in (Answered(_answer()), Truncated(_answer(), "</p>", CUT_OFF)):
+                made |= await steps_of_a_follower(p, next(number), ending)
             await p.query("DELETE FROM tenants")
     tabled = {(before.value, after.value) for before, following in TRANSITIONS.items() for after in following}
 
