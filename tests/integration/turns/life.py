@@ -8,42 +8,29 @@ step `promises` compares what ledger, logs and watchers say with what was promis
 upkeep ends whatever is left. Dead letters are routed and delivered again by operators who press twice.
 """
 
-import asyncio
-from collections.abc import Awaitable, Coroutine
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import hypothesis.strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import precondition, rule
 
-from infra.postgres.inbox import Inbound
 from infra.postgres.letter_views import Owner
 from infra.postgres.replay_runs import ReplayRuns
 from infra.postgres.replays import ReplayRequest, create
-from infra.postgres.statements import LedgerUnavailable
-from producers.gateway.watch import FROM_THE_START, Telling, Watcher
+from producers.gateway.watch import FROM_THE_START, Telling
 from schemas.agents import Lane
 from schemas.ids import TurnId
-from schemas.names import TOPIC_TURNS
+from schemas.names import fence_key, log_key
 from schemas.turns import OPEN, TERMINAL, TurnState
-from tests.integration.turns.crew import Crew, Worker, verbs
-from tests.integration.turns.promises import Ledger, Promises, Visitor
-from tests.support.gates import Fault, Process
-from tests.support.pipeline import TENANT, Pipeline
-from workers.executor import Executor
+from tests.integration.turns.arrivals import CONVERSATIONS, MOST_TURNS, TRIPS, WHICH, Arrivals, one
+from tests.integration.turns.crew import Worker, verbs
+from tests.integration.turns.promises import Visitor
+from tests.support.gates import Fault
+from tests.support.pipeline import TENANT
 
-T = TypeVar("T")
-
-CONVERSATIONS: Final = ("c1", "c2")
-MOST_TURNS: Final = 9
 MOST_VISITORS: Final = 16
-WHICH = st.sampled_from((0, 0, 0, 1, 1, 2, 3, 4))
-TRIPS = st.sampled_from((None, None, None, 0, 1, 2, 3))
-"""After how many round trips a process is frozen; None: it comes to its end."""
-FAR = st.sampled_from((None, None, 4, 5, 6))
+FAR = st.sampled_from((None, None, 4, 5, 6, 6))
 """After how many round trips a sweep is frozen that has only just taken turns from their owners."""
-LAST = st.sampled_from(("say", "end", "checkpoint", "fail"))
+LAST = st.sampled_from(("say", "say", "end", "checkpoint", "fail"))
 FAULT = st.sampled_from((*(Fault.NONE,) * 5, Fault.AWAY, Fault.UNHEARD, Fault.LEDGER_UNHEARD))
 SHIFT = st.lists(st.tuples(WHICH, st.integers(0, 11), st.booleans(), TRIPS, FAULT), min_size=2, max_size=5)
 """What workers do in one step: which of them, which of its verbs, whether it is published at once, and what happens."""
@@ -59,149 +46,8 @@ SHOWING: Final = (TurnState.RUNNING, TurnState.FALLBACK, TurnState.STREAMING, Tu
 CARRIED: Final = (TurnState.QUEUED, TurnState.RESCUE, *SHOWING)
 
 
-@dataclass
-class Parts:
-    """The product's parts."""
-
-    runner: asyncio.Runner
-    p: Pipeline
-    executor: Executor
-    watcher: Watcher
-    ledger: Ledger
-
-
-class Life(RuleBasedStateMachine):
-    """Two conversations, any number of workers, watchers, orchestrators and upkeep processes."""
-
-    parts: Parts
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.p = self.parts.p
-        self.executor = self.parts.executor
-        self.promises = Promises(self.p, self.parts.ledger, self.parts.watcher)
-        self.topic: list[Inbound] = []
-        self.broken = False
-        """Whether a promise was broken: what comes after it says nothing."""
-        self.read = 0
-        """Where the orchestrator reads next."""
-        self.committed = 0
-        self.first: dict[TurnId, Inbound] = {}
-        """The first message of each key."""
-        self.crew = Crew(self.executor, self.promises, self.parts.ledger)
-        self.frozen: list[tuple[Process[None], Worker | None]] = []
-
-    @property
-    def turns(self) -> list[TurnId]:
-        """All turns, the latest first."""
-        return list(self.promises.recorded)[::-1]
-
-    def waiting(self, *states: TurnState) -> list[TurnId]:
-        """Return the turns in one of these states."""
-        return self.promises.waiting(*states)
-
-    def do(self, work: Awaitable[T]) -> T:
-        """Let the one event loop run until this is done."""
-
-        async def done() -> T:
-            return await work
-
-        try:
-            return self.parts.runner.run(done())
-        except BaseException:
-            self.broken = True
-            raise
-
-    async def carry(
-        self,
-        work: Coroutine[Any, Any, None],
-        trips: int | None = None,
-        fault: Fault = Fault.NONE,
-        worker: Worker | None = None,
-    ) -> None:
-        """Let a process do this, or begin it: it is frozen after so many round trips."""
-        await self.go_on(Process(_forgiving(work), fault), worker, trips)
-
-    async def go_on(self, process: Process[None], worker: Worker | None, trips: int | None) -> None:
-        """Let a process go on, and see that one with an old claim changes nothing (I12)."""
-        before = None if worker is None else self.promises.rows.get(worker.claim.turn_id)
-        if not await process.go(trips):
-            self.frozen.append((process, worker))
-        elif worker is not None:
-            worker.busy = False
-        await self.promises.check()
-        if worker is not None and before is not None:
-            self.promises.check_untouched(worker.claim.turn_id, worker.claim.epoch, before)
-
-    # Messages arrive.
-
-    @initialize()
-    def nothing_is_there_yet(self) -> None:
-        self.do(self._clean())
-        for conversation in CONVERSATIONS:
-            self.produce(conversation, again=0, other_words=False)
-        self.take_in(count=2, commit_lost=False)
-        for turn in self.turns:
-            self.prepare_now(turn)
-
-    async def _clean(self) -> None:
-        await self.parts.ledger.execute(
-            "DELETE FROM outbox; DELETE FROM dead_letters; DELETE FROM replay_jobs; DELETE FROM conversations"
-        )
-        await self.p.redis.flushall()
-
-    @rule(conversation=st.sampled_from(CONVERSATIONS), again=st.integers(0, 3), other_words=st.booleans())
-    def produce(self, conversation: str, again: int, *, other_words: bool) -> None:
-        """A new message, or a key that was used before with the same words or others."""
-        first = list(self.first.values())
-        if first and (again or len(first) >= MOST_TURNS):
-            number = len(first) - 1 - again % len(first)
-            conversation = first[number].event.conversation_id
-        else:
-            number, other_words = len(first), False
-        words = "Something else" if other_words else "Hello there"
-        message = self.p.inbound(conversation, words, key=f"message-{number}", offset=len(self.topic))
-        self.first.setdefault(TurnId(message.event.turn_id), message)
-        self.topic.append(message)
-
-    @precondition(lambda self: self.read < len(self.topic))
-    @rule(count=st.integers(1, 4), commit_lost=st.booleans())
-    def take_in(self, count: int, *, commit_lost: bool) -> None:
-        """A batch is recorded, then its place is committed, or the process dies in between (I10)."""
-        batch = self.topic[self.read : self.read + count]
-        for item, recorded in zip(batch, self.do(self.p.inbox.record(TOPIC_TURNS, batch)), strict=True):
-            turn = TurnId(item.event.turn_id)
-            conflict = self.first[turn].event.text != item.event.text
-            assert recorded.conflict == conflict, "I9: a key stands for two messages"
-            if turn not in self.promises.recorded:
-                assert recorded.inserted, "I10: a turn was not recorded"
-                self.promises.recorded[turn] = item.event.conversation_id
-                self.promises.visit(Visitor(turn, eager=True))
-        self.read = self.committed if commit_lost else self.read + len(batch)
-        self.committed = max(self.committed, self.read)
-        self.do(self.promises.check())
-
-    @precondition(lambda self: self.read > 0)
-    @rule(back=st.integers(1, 6))
-    def read_again(self, back: int) -> None:
-        """Another member of the group starts from an older commit, or an operator replays the topic."""
-        self.read = max(0, self.read - back)
-
-    @precondition(lambda self: bool(self.waiting(TurnState.RECEIVED, TurnState.PREPARING)))
-    @rule(which=WHICH, trips=TRIPS, overtaken=st.booleans())
-    def prepare(self, which: int, trips: int | None, *, overtaken: bool) -> None:
-        """An orchestrator prepares a turn; one that is frozen meanwhile may be overtaken by another."""
-        turn = _one(which, self.waiting(TurnState.RECEIVED, TurnState.PREPARING))
-        frozen = len(self.frozen)
-        self.do(self.carry(self.p.preparation.run(turn), 1 if overtaken else trips))
-        if overtaken and len(self.frozen) > frozen:
-            self.do(self._age("lease_until", turn))
-            self.prepare_now(turn)
-            self.do(self.go_on(*self.frozen.pop(), None))
-
-    def prepare_now(self, turn: TurnId) -> None:
-        """Bring a turn to its lane, if it may go."""
-        self.do(self.carry(self.p.preparation.run(turn)))
+class Life(Arrivals):
+    """Any number of workers, watchers and upkeep processes, operators and dead-letter workers."""
 
     # Workers carry them.
 
@@ -209,7 +55,7 @@ class Life(RuleBasedStateMachine):
     @rule(which=WHICH, late=st.booleans(), skip=st.booleans())
     def hint(self, which: int, *, late: bool, skip: bool) -> None:
         """A hint arrives twice in each lane, for a turn that waits or for any; a breaker may skip the primary."""
-        turn = _one(which, self.turns if late else self.waiting(TurnState.QUEUED, TurnState.RESCUE))
+        turn = one(which, self.turns if late else self.waiting(TurnState.QUEUED, TurnState.RESCUE))
         for lane in (Lane.DISCOVERY, Lane.FRONTIER_FALLBACK) * 2:
             self._claim(turn, lane, skip=skip)
 
@@ -247,39 +93,50 @@ class Life(RuleBasedStateMachine):
         self._work(shift)
 
     @precondition(lambda self: bool(self.waiting(TurnState.RECEIVED, TurnState.QUEUED)))
-    @rule(which=WHICH, trips=FAR, last=LAST)
-    def answer_silently_and_lose(self, which: int, trips: int | None, last: str) -> None:
-        """A worker that could not reach Redis has its answer ready when a rescuer has taken its turn."""
+    @rule(which=WHICH, trips=FAR, how=st.sampled_from(("armed", "silent", "late")))
+    def lose_unseen(self, which: int, trips: int | None, how: str) -> None:
+        """A worker has its first words, or its answer if Redis was away, or nothing yet, when another has its turn."""
         for turn in self.waiting(TurnState.RECEIVED):
             self.prepare_now(turn)
         if not (queued := self.waiting(TurnState.QUEUED)):
             return
-        turn = _one(which, queued)
+        turn = one(which, queued)
         loser = self._claim(turn, Lane.DISCOVERY)
         if loser is None:
             return
-        self._now(loser, "arm", Fault.AWAY)
-        self._now(loser, "say")
-        self.do(self._age("lease_until", turn))
+        if how != "late":
+            self._now(loser, "arm", Fault.AWAY if how == "silent" else Fault.NONE)
+        if how == "silent":
+            self._now(loser, "say")
+        self.do(self.age("lease_until", turn))
         self.sweep(trips, Fault.NONE)
         rescuer = self._claim(turn, Lane.FRONTIER_FALLBACK)
-        self._now(loser, last)
+        if rescuer is not None and how == "late":
+            self._now(rescuer, "arm")
+            self.redis_forgets()
+        self._now(loser, {"armed": "say", "silent": "end", "late": "arm"}[how])
         if rescuer is not None:
             self._now(rescuer, "arm")
             self._now(rescuer, "say")
 
     @precondition(lambda self: bool(self._carrying()))
-    @rule(which=WHICH, unshown=st.booleans(), last=LAST, trips=FAR, shift=SHIFT)
-    def lose_and_go_on(self, which: int, *, unshown: bool, last: str, trips: int | None, shift: Shift) -> None:
+    @rule(which=WHICH, unshown=st.booleans(), forgets=st.booleans(), last=LAST, trips=FAR, shift=SHIFT)
+    def lose_and_go_on(
+        self, which: int, *, unshown: bool, forgets: bool, last: str, trips: int | None, shift: Shift
+    ) -> None:
         """A worker loses its turn to a rescuer without noticing, and both go on, the loser first."""
-        loser = _one(which, self._carrying())
+        loser = one(which, self._carrying())
         turn = loser.claim.turn_id
         if loser.writer is None:
             self._now(loser, "arm")
         if unshown:
             self._now(loser, "say", flush=False)
             self._now(loser, "checkpoint")
-        self.do(self._age("lease_until", turn))
+        elif forgets:
+            self._now(loser, "say")
+            self.redis_forgets()
+        frozen = len(self.frozen)
+        self.do(self.age("lease_until", turn))
         self.sweep(trips, Fault.NONE)
         rescuer = self._claim(turn, Lane.FRONTIER_FALLBACK)
         if rescuer is not None:
@@ -288,6 +145,8 @@ class Life(RuleBasedStateMachine):
             self._now(loser, last if last in verbs(loser) else verbs(loser)[0])
         if rescuer is not None:
             self._now(rescuer, "say")
+        if len(self.frozen) > frozen:
+            self.do(self.go_on(*self.frozen.pop(), None))
         self._work(shift, [loser, *([rescuer] if rescuer is not None else [])])
 
     @precondition(lambda self: bool(self.waiting(TurnState.RECEIVED, TurnState.QUEUED)))
@@ -297,8 +156,8 @@ class Life(RuleBasedStateMachine):
         for turn in self.waiting(TurnState.RECEIVED):
             self.prepare_now(turn)
         if queued := self.waiting(TurnState.QUEUED):
-            turn = _one(which, queued)
-            self.do(self._age("head_at", turn))
+            turn = one(which, queued)
+            self.do(self.age("head_at", turn))
             self.sweep(trips, Fault.NONE)
             self._claim(turn, Lane.FRONTIER_FALLBACK)
 
@@ -317,9 +176,9 @@ class Life(RuleBasedStateMachine):
         for which, verb, flush, trips, fault in shift:
             able = [w for w in self.crew.workers[::-1] if not w.busy and (only is None or w in only)]
             if able:
-                worker = _one(which, able)
+                worker = one(which, able)
                 worker.busy = True
-                name = _one(verb, list(verbs(worker)))
+                name = one(verb, list(verbs(worker)))
                 self.do(self.carry(self.crew.step(worker, name, flush=flush), trips, fault, worker))
 
     # Time passes, upkeep sweeps, processes thaw or die, Redis forgets.
@@ -329,18 +188,9 @@ class Life(RuleBasedStateMachine):
     def time_is_up(self, which: int, clock: str, *, swept: bool, trips: int | None) -> None:
         waiting = self.waiting(TurnState.PREPARING, *SHOWING) if clock == "lease_until" else self.waiting(*OPEN)
         if waiting:
-            self.do(self._age(clock, _one(which, waiting)))
+            self.do(self.age(clock, one(which, waiting)))
         if waiting and swept:
             self.sweep(trips=trips, fault=Fault.NONE)
-
-    async def _age(self, clock: str, turn: TurnId) -> None:
-        """Move a clock of an open turn an hour into the past."""
-        await self.parts.ledger.execute(
-            f"UPDATE turns SET {clock} = {clock} - interval '1 hour' "
-            "WHERE done_at IS NULL AND turn_id = $1::text::uuid",
-            turn,
-        )
-        await self.promises.check()
 
     @precondition(lambda self: bool(self.waiting(*OPEN)))
     @rule(trips=st.one_of(TRIPS, st.integers(5, 9)), fault=FAULT)
@@ -351,11 +201,11 @@ class Life(RuleBasedStateMachine):
     @rule(which=WHICH, trips=st.integers(4, 8))
     def sweep_beside(self, which: int, trips: int) -> None:
         """An upkeep process is frozen while it seals, and overtaken by another that takes the same turn over."""
-        turn = _one(which, self.waiting(TurnState.STREAMING, TurnState.SEALING))
+        turn = one(which, self.waiting(TurnState.STREAMING, TurnState.SEALING))
         frozen = len(self.frozen)
-        self.do(self._age("lease_until", turn))
+        self.do(self.age("lease_until", turn))
         self.sweep(trips, Fault.NONE)
-        self.do(self._age("lease_until", turn))
+        self.do(self.age("lease_until", turn))
         self.sweep(None, Fault.NONE)
         if len(self.frozen) > frozen:
             self.do(self.go_on(*self.frozen.pop(), None))
@@ -379,6 +229,25 @@ class Life(RuleBasedStateMachine):
         self.do(self.p.redis.flushall())
         self.promises.forgotten |= {turn for turn in self.turns if self.promises.states[turn] not in TERMINAL}
         self.do(self.promises.check())
+
+    @precondition(lambda self: bool(self.waiting(TurnState.STREAMING)))
+    @rule(which=WHICH)
+    def redis_goes_back(self, which: int) -> None:
+        """Redis comes back with a log as it was a moment before."""
+        turn = one(which, self.waiting(TurnState.STREAMING))
+        if self.do(self.p.redis.llen(log_key(turn))) > 1:
+            self.do(self.p.redis.rpop(log_key(turn)))
+            self.do(self.p.redis.hincrby(fence_key(turn), "n", -1))
+            self.promises.forgotten.add(turn)
+        self.do(self.promises.check())
+
+    @precondition(lambda self: bool(self._carrying()))
+    @rule(which=WHICH)
+    def publish_unheard(self, which: int) -> None:
+        """The log takes a frame, its answer is lost, and it is sent again."""
+        worker = one(which, self._carrying())
+        for verb, fault in (("arm", Fault.NONE), ("say", Fault.NONE), ("say", Fault.UNHEARD), ("publish", Fault.NONE)):
+            self._now(worker, verb, fault)
 
     # Dead letters are routed, and operators have them answered again.
 
@@ -418,7 +287,7 @@ class Life(RuleBasedStateMachine):
     @rule(which=WHICH, back=st.integers(0, 3))
     def come_back(self, which: int, back: int) -> None:
         """A watcher that lost its connection resumes, anywhere in what it has seen; later others look again, too."""
-        earlier = _one(which, self.promises.visitors[::-1])
+        earlier = one(which, self.promises.visitors[::-1])
         told = earlier.told[: max(0, len(earlier.told) - back)]
         visitor = Visitor(earlier.turn, Telling(told[-1].seq if told else FROM_THE_START), told)
         self.promises.visit(visitor)
@@ -446,13 +315,3 @@ class Life(RuleBasedStateMachine):
             await self.carry(self.p.sweeper.run_once())
             await self.carry(self.p.route_dead_letters())
         await self.promises.check_end()
-
-
-async def _forgiving(work: Coroutine[Any, Any, None]) -> None:
-    """Do what a process's loop does: while the ledger is away, it is for the next round."""
-    with suppress(LedgerUnavailable, OSError):
-        await work
-
-
-def _one(which: int, of: list[T]) -> T:
-    return of[which % len(of)]

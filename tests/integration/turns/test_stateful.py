@@ -20,8 +20,9 @@ from sqlalchemy.exc import IntegrityError
 from infra.redis.hub import Hub
 from producers.admission import RecentTurns
 from producers.gateway.watch import Watcher
+from tests.integration.turns.arrivals import Parts
 from tests.integration.turns.crew import without_a_clock
-from tests.integration.turns.life import Life, Parts
+from tests.integration.turns.life import Life
 from tests.integration.turns.mutants import IN_SHORT, MUTANTS, Mutant
 from tests.integration.turns.promises import Ledger
 from tests.support.gates import gates
