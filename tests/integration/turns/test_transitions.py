@@ -125,6 +125,7 @@ async def steps_of_a_follower(p: Pipeline, number: int, ending: Answered | Trunc
     await p.query(
         "UPDATE turns SET coalesced_into = CAST(:h AS uuid) WHERE turn_id = CAST(:t AS uuid)", h=head.turn, t=follower
     )
+    await p.query("DELETE FROM turn_events WHERE turn_id = CAST(:t AS uuid)", t=follower)
     await head.settle(ending)
     return await steps_of(p, follower)
 

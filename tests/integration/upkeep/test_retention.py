@@ -89,9 +89,6 @@ async def test_each_kind_goes_by_its_own_age(database_url: str, redis_url: str) 
             t=TENANT,
         )
         await p.query(
-            "INSERT INTO turn_records (turn_id, value, produced_ms) VALUES (CAST(:t AS uuid), 'v', 0)", t=turn
-        )
-        await p.query(
             "INSERT INTO dead_letters (reason, stage, state, turn_id)"
             " VALUES ('undecodable', 'decode', 'unanswered', NULL), ('undecodable', 'decode', 'discarded', NULL),"
             " ('worker_lost', 'running', 'replayed', CAST(:t AS uuid))",
