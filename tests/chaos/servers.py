@@ -129,6 +129,10 @@ class _Disk:
         subprocess.run(["umount", "--lazy", str(self._place)], check=True)
 
 
+_OWN_MOUNTS: Final = "CHAOS_OWN_MOUNTS"
+"""Set for the process that was started in a mount namespace of its own."""
+
+
 def why_no_disks() -> str | None:
     """Why no disk can be filled here; None where it can, which is in a mount namespace of our own.
 
@@ -136,9 +140,8 @@ def why_no_disks() -> str | None:
     """
     if os.geteuid() != 0 or shutil.which("mount") is None:
         return "full disks are left out: only root may mount"
-    with suppress(OSError):
-        if Path("/proc/self/ns/mnt").readlink() != Path(f"/proc/{os.getppid()}/ns/mnt").readlink():
-            return None
+    if _OWN_MOUNTS in os.environ:
+        return None
     return "full disks are left out: not in a mount namespace of our own"
 
 
@@ -148,4 +151,4 @@ def in_own_mounts(command: list[str]) -> None:
     if os.geteuid() == 0 and unshare is not None:
         probe = subprocess.run([unshare, "--mount", "true"], capture_output=True, check=False)
         if probe.returncode == 0:
-            os.execv(unshare, [unshare, "--mount", *command])
+            os.execve(unshare, [unshare, "--mount", *command], {**os.environ, _OWN_MOUNTS: "1"})
