@@ -157,9 +157,10 @@ class Saboteur:
 
     async def _running(self, name: str) -> int:
         """The process's id, once it runs."""
-        while name not in self._system.processes:  # noqa: ASYNC110 - killed a moment ago; the supervisor tells nobody
+        # Asked once a look: it may fall between two. Killed a moment ago; the supervisor tells nobody.
+        while (process := self._system.processes.get(name)) is None:
             await asyncio.sleep(0.1)
-        return self._system.processes[name]
+        return process
 
     async def _kill(self, name: str) -> None:
         with suppress(ProcessLookupError):
