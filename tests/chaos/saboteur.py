@@ -157,8 +157,8 @@ class Saboteur:
 
     async def _running(self, name: str) -> int:
         """The process's id, once it runs."""
-        # Asked once a look: it may fall between two. Killed a moment ago; the supervisor tells nobody.
-        while (process := self._system.processes.get(name)) is None:
+        # Asked once a look: it may fall between two looks.
+        while (process := self._system.processes.get(name)) is None:  # noqa: ASYNC110 - the supervisor tells nobody
             await asyncio.sleep(0.1)
         return process
 
