@@ -109,10 +109,10 @@ class Arrivals(RuleBasedStateMachine):
     @initialize()
     def nothing_is_there_yet(self) -> None:
         self.do(self._clean())
-        for conversation in CONVERSATIONS:
+        for conversation in CONVERSATIONS * 2:
             self.produce(conversation, again=0, other_words=False)
-        self.take_in(count=2, commit_lost=False)
-        self.prepare_now(self.turns[0])
+        self.take_in(count=4, commit_lost=False)
+        self.prepare_now(self.turns[-1])
 
     async def _clean(self) -> None:
         await self.parts.ledger.execute(

@@ -93,7 +93,7 @@ class Life(Arrivals):
         self._work(shift)
 
     @precondition(lambda self: bool(self.waiting(TurnState.RECEIVED, TurnState.QUEUED)))
-    @rule(which=WHICH, trips=FAR, how=st.sampled_from(("armed", "silent", "late")))
+    @rule(which=WHICH, trips=FAR, how=st.sampled_from(("armed", "failing", "silent", "late")))
     def lose_unseen(self, which: int, trips: int | None, how: str) -> None:
         """A worker has its first words, or its answer if Redis was away, or nothing yet, when another has its turn."""
         for turn in self.waiting(TurnState.RECEIVED):
@@ -114,7 +114,7 @@ class Life(Arrivals):
         if rescuer is not None and how == "late":
             self._now(rescuer, "arm")
             self.redis_forgets()
-        self._now(loser, {"armed": "say", "silent": "end", "late": "arm"}[how])
+        self._now(loser, {"armed": "say", "failing": "fail", "silent": "end", "late": "arm"}[how])
         if rescuer is not None:
             self._now(rescuer, "arm")
             self._now(rescuer, "say")

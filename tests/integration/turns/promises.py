@@ -246,6 +246,8 @@ class Promises:
             assert [frame.seq for frame in log] == list(range(1, len(log) + 1)), (
                 "I4: a log has a hole or repeats itself"
             )
+            both = _authors(log) | _authors(self._shown.get(turn, []))
+            assert len(both) <= 1, "I1: the log has another attempt's text than was shown"
             row = self.rows[turn]
             assert int(epoch or 0) <= row["epoch"], "I12: the fence is ahead of the ledger"
             if _content(log) and self.states[turn] not in TERMINAL:
