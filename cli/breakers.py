@@ -2,13 +2,13 @@
 
 import json
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 from pydantic import BaseModel, ValidationError
 
 from cli.failure import CommandFailed
+from cli.operator_options import AsJson, Key, State, Url
 from cli.operators import ask, operators_gateway
 from cli.state import DEFAULT_STATE
 from cli.terminal import harmless
@@ -16,12 +16,8 @@ from schemas.agents import ANSWERING
 
 app = typer.Typer(help="Breakers: lanes that skip a primary that keeps failing.", no_args_is_help=True)
 
-State = Annotated[Path, typer.Option(help="Directory of a system started with `fairlead up`.")]
-Url = Annotated[str | None, typer.Option(help="Base address of a gateway elsewhere; needs --key.")]
-Key = Annotated[str | None, typer.Option(help="An operator's API key.", envvar="FAIRLEAD_OPERATOR_KEY")]
 LaneName = Annotated[str, typer.Argument(help="A lane, or its agent: agent.discovery, discovery.")]
 Reason = Annotated[str, typer.Option(help="Told to whoever looks.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class Breaker(BaseModel):

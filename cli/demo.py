@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 
 from cli.chat import styles_wanted
 from cli.conversation import Conversation
-from cli.demo_replay import lose_and_replay
+from cli.demo_replay import lose_and_replay, say, strong
 from cli.failure import CommandFailed
 from cli.http import HttpFailed
 from cli.screen import Played, Screen, program
@@ -25,7 +25,6 @@ from cli.simulated import excessive, model_calls, set_fault
 from cli.state import DEFAULT_STATE
 from cli.supervisor import SupervisorError
 from cli.system import LOG, RunningSystem, running_system
-from cli.terminal import BOLD, RESET
 from cli.turns import Turn, read_turn
 from cli.up import ends_like_ctrl_c
 from infra.embedded.errors import EmbeddedError
@@ -103,15 +102,15 @@ def demo() -> int:
         with ends_like_ctrl_c(), _own_state() as state, _within(SECONDS):
             _play(state)
     except TimeUp:
-        _say("", f"The demo failed: it took longer than {SECONDS:.0f} s.")
+        say("", f"The demo failed: it took longer than {SECONDS:.0f} s.")
         return 1
     except KeyboardInterrupt:
-        _say("", "Stopped.")
+        say("", "Stopped.")
         return 130
     except (CommandFailed, EmbeddedError, SupervisorError, HttpFailed, LedgerUnavailable) as error:
-        _say("", f"The demo failed: {error}")
+        say("", f"The demo failed: {error}")
         return 1
-    _say("", "All of it happened.", "", *_NEXT)
+    say("", "All of it happened.", "", *_NEXT)
     return 0
 
 
@@ -145,7 +144,7 @@ def _own_state() -> Generator[Path]:
         kept = DEFAULT_STATE / f"{state.name}.log"
         if (state / LOG).exists():
             shutil.copyfile(state / LOG, kept)
-            _say(
+            say(
                 "",
                 f"The last lines of the processes (all of them are in {kept}):",
                 last_lines(kept, count=_SHOWN_LINES),
@@ -156,15 +155,15 @@ def _own_state() -> Generator[Path]:
 
 
 def _play(state: Path) -> None:
-    _say("Starting PostgreSQL, Redis, a broker, two simulated models and Fairlead's processes ...")
+    say("Starting PostgreSQL, Redis, a broker, two simulated models and Fairlead's processes ...")
     started = time.monotonic()
     with running_system(state, environ=_nothing_given()) as system:
-        _say(f"{len(system.processes)} processes are up after {time.monotonic() - started:.0f} s.")
+        say(f"{len(system.processes)} processes are up after {time.monotonic() - started:.0f} s.")
         told = asyncio.run(_converse(system))
-        _say("", *table(told))
+        say("", *table(told))
         _check(system, told)
         lose_and_replay(system)
-        _say("", "Stopping everything ...")
+        say("", "Stopping everything ...")
 
 
 def _nothing_given() -> Mapping[str, str]:
@@ -185,15 +184,15 @@ async def _turn(system: RunningSystem, conversation: Conversation, screen: Scree
     found = system.endpoints
     if line.breaks:
         screen.write(
-            "\n" + _strong("From now on the fine-tuned model cuts every connection before its first word.") + "\n"
+            "\n" + strong("From now on the fine-tuned model cuts every connection before its first word.") + "\n"
         )
         await _fault(system, "close")
-    screen.write(f"\n{_strong('Buyer')}  {line.text}\n")
+    screen.write(f"\n{strong('Buyer')}  {line.text}\n")
     played = await screen.play(conversation, line.text, gateway=found.gateway, key=found.operator_key)
     turn = await _settled(system, played.turn_id)
     if line.breaks:
         await _fault(system, "none")
-        screen.write("\n" + _strong(_SAID if turn.source == "fallback" else "No fallback was seen.") + "\n")
+        screen.write("\n" + strong(_SAID if turn.source == "fallback" else "No fallback was seen.") + "\n")
     return Told(line=line, played=played, turn=turn)
 
 
@@ -257,12 +256,3 @@ def table(told: list[Told]) -> list[str]:
     calls = sum(len(one.turn.attempts) for one in told)
     total = f"{len(told)} turns, {calls} model calls, median time to the first text {1000 * median:.0f} ms"
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:], "", total]
-
-
-def _strong(words: str) -> str:
-    return f"{BOLD}{words}{RESET}" if styles_wanted() else words
-
-
-def _say(*lines: str) -> None:
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
-    sys.stdout.flush()

@@ -31,12 +31,12 @@ def lose_and_replay(system: RunningSystem) -> None:
     found = system.endpoints
     place = Place(gateway=found.gateway, key=found.operator_key, again="")
     conversation = f"demo-{secrets.token_hex(4)}"
-    _say("", _strong("Now both models are away."))
+    say("", strong("Now both models are away."))
     lost = asyncio.run(_ask_in_vain(system, conversation))
     [letter] = read_letters(place, f"turn={lost.turn_id}", limit=1)[0]
-    _say("", "The visitor got the bounded reply. The turn is a dead letter in an operator's hands:")
-    _say("", listed([letter], styled=styles_wanted()).rstrip(), "")
-    _say(_strong("The models are back, and an operator replays it."))
+    say("", "The visitor got the bounded reply. The turn is a dead letter in an operator's hands:")
+    say("", listed([letter], styled=styles_wanted()).rstrip(), "")
+    say(strong("The models are back, and an operator replays it."))
     wanted = Wanted(where=f"turn={lost.turn_id}", mode="deliver", rate=_RATE, most=1, stop=20.0, late=False)
     status = replay(place, wanted, dry_run=False, yes=True, detach=False, json_wanted=False)
     answered = place.ask(f"/v1/conversations/{conversation}")["turns"][-1]
@@ -49,7 +49,7 @@ def lose_and_replay(system: RunningSystem) -> None:
 async def _ask_in_vain(system: RunningSystem, conversation: str) -> Played:
     found = system.endpoints
     screen = Screen(sys.stdout, styled=styles_wanted(), asides=True)
-    screen.write(f"\n{_strong('Buyer')}  {QUESTION}\n")
+    screen.write(f"\n{strong('Buyer')}  {QUESTION}\n")
     await _fault(system, "status", status=503)
     try:
         async with Conversation(found.gateway, key=found.operator_key, conversation=conversation) as talk:
@@ -72,13 +72,15 @@ async def _fault(system: RunningSystem, fault: Fault, **details: float) -> None:
 def _show(turn: dict[str, Any]) -> None:
     text = TerminalText(styled=styles_wanted())
     html = turn["answer"]["html"] if turn["answer"] else ""
-    _say("", f"  {turn['agent']}", (text.show(html) + text.end()).rstrip(), f"  turn {turn['seq']} of the conversation")
+    say("", f"  {turn['agent']}", (text.show(html) + text.end()).rstrip(), f"  turn {turn['seq']} of the conversation")
 
 
-def _strong(words: str) -> str:
+def strong(words: str) -> str:
+    """Return words as they stand out on this terminal."""
     return f"{BOLD}{words}{RESET}" if styles_wanted() else words
 
 
-def _say(*lines: str) -> None:
+def say(*lines: str) -> None:
+    """Print lines at once."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
