@@ -14,7 +14,10 @@ from schemas.envelope import Headers
 SEND_SECONDS: Final = 5.0
 """Longest wait for a confirmation. After it the record's fate is unknown."""
 
-_CONNECT_SECONDS = 4.0
+_REQUEST_MS = 4_000
+# Longer than the client's own clocks take to connect, ask for versions and ask for metadata: cancelled in between,
+# its bootstrap leaves a connection behind that nobody can close.
+_CONNECT_SECONDS = 3 * _REQUEST_MS / 1_000 + 1
 _PROBE_SECONDS = 2.0
 _REBUILD_AFTER_SECONDS = 20.0
 
@@ -173,7 +176,7 @@ class EventProducer:
                 client_id=self._client_id,
                 acks="all",
                 enable_idempotence=True,
-                request_timeout_ms=4_000,
+                request_timeout_ms=_REQUEST_MS,
                 metadata_max_age_ms=60_000,
             ),
         )
