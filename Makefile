@@ -32,7 +32,7 @@ setup: $(VENV)/.ready  ## Build the environment in .venv from the locked, hashed
 .PHONY: lock
 # Without the extra `local`: torch alone is several GB, and which build fits is the machine's affair.
 lock:  ## Refresh requirements.lock (and the lock of uv itself)
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra embedded pyproject.toml requirements-build.in -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --extra dev --extra embedded --extra train pyproject.toml requirements-build.in -o requirements.lock
 	echo uv | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header - -o requirements-uv.lock
 
 .PHONY: check

@@ -57,7 +57,7 @@ from schemas.ids import TurnId
 from schemas.names import CELERY_PREFIX
 from schemas.policy import Deadlines
 from schemas.turns import TurnState
-from workers.agents.prompt import prompt_versions
+from workers.agents.artefact import prompt_versions
 from workers.answers.abandoned import AbandonedSettler
 from workers.upkeep.sweep import Sweeper
 

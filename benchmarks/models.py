@@ -7,7 +7,7 @@ from typing import Any, Final
 from schemas.agents import Agent
 from schemas.completions import Message
 from simulators.process import Dialect
-from workers.agents.prompt import instructions
+from workers.agents.artefact import artefact
 from workers.agents.shape import answer_schema
 from workers.providers.chatml import chatml
 
@@ -40,7 +40,7 @@ def bare_request(dialect: Dialect, model: str) -> BareRequest:
 
 
 def _messages() -> tuple[Message, ...]:
-    return Message("system", instructions(Agent.DISCOVERY)), Message("user", MESSAGE)
+    return Message("system", artefact(Agent.DISCOVERY).instructions), Message("user", MESSAGE)
 
 
 def _tgi_body() -> dict[str, object]:

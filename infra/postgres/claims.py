@@ -13,6 +13,7 @@ from infra.postgres.inbox import HISTORY_SQL, PastTurn, brought_along, past_turn
 from infra.postgres.letters import LETTER_COLUMNS, letter_ctes
 from infra.postgres.statements import row, rows
 from schemas.agents import Agent
+from schemas.briefs import NO_BRIEF, Brief
 from schemas.dead_letters import DeadLetterReason
 from schemas.ids import TurnId
 from schemas.policy import Deadlines
@@ -20,7 +21,7 @@ from schemas.policy import Deadlines
 _RETURNED = f"""
 SELECT t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.epoch, t.channel, {asked("t")} AS input_text,
        t.history, t.traceparent, t.agent, t.plan ->> 'primary' AS primary, t.plan ->> 'fallback' AS fallback,
-       l.ordinal, l.model, extract(epoch FROM t.created_at)::bigint AS created,
+       t.plan -> 'brief' AS brief, l.ordinal, l.model, extract(epoch FROM t.created_at)::bigint AS created,
        extract(epoch FROM clock_timestamp() - t.head_at)::float AS waited,
        extract(epoch FROM t.deadline_at - clock_timestamp())::float AS remaining,
        extract(epoch FROM clock_timestamp() - t.created_at)::float AS age,
@@ -168,6 +169,8 @@ class Claim:
     past: tuple[PastTurn, ...]
     brought: tuple[tuple[str, str], ...]
     traceparent: str | None
+    brief: Brief = NO_BRIEF
+    """What the orchestrator found out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,4 +294,5 @@ def _claim(r: RowMapping) -> Claim:
         past=past_turns(r["past"]),
         brought=brought_along(r["history"]),
         traceparent=r["traceparent"],
+        brief=Brief.model_validate(r["brief"] or {}),
     )

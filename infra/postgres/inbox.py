@@ -12,18 +12,20 @@ from infra.postgres.coalescing import ABSORBED_CTES, ABSORBED_TEXT, asked
 from infra.postgres.headers import byte_array, flat
 from infra.postgres.statements import row, rows
 from schemas.agents import Agent
+from schemas.briefs import NO_BRIEF, Brief
 from schemas.events import TurnSubmitted
 from schemas.ids import TurnId
 from schemas.policy import Deadlines
 
 HISTORY_SQL: Final = f"""
-    (SELECT coalesce(json_agg(json_build_array({asked("h")}, h.content, h.agent) ORDER BY h.seq), '[]')
-     FROM (SELECT turn_id, seq, input_text, content, agent FROM turns p
+    (SELECT coalesce(json_agg(json_build_array({asked("h")}, h.content, h.agent, h.seq, h.dimension) ORDER BY h.seq),
+                     '[]')
+     FROM (SELECT turn_id, seq, input_text, content, agent, dimension FROM turns p
            WHERE p.tenant_id = t.tenant_id AND p.conversation_id = t.conversation_id AND p.seq < t.seq
              AND p.done_at IS NOT NULL AND p.state <> 'rejected' AND p.coalesced_into IS NULL
            ORDER BY p.seq DESC LIMIT :history) h)
 """  # noqa: S608  (constants only)
-"""The last turns before turn `t` in its conversation, oldest first, a group as one: what was asked, shown, by whom."""
+"""The last turns before turn `t` in its conversation, oldest first, a group as one: see `PastTurn`."""
 
 _RECORD = text("""
 WITH batch AS (
@@ -148,6 +150,9 @@ class PastTurn:
     asked: str
     shown_html: str
     agent: Agent | None
+    seq: int = 0
+    dimension: str | None = None
+    """What discovery asked about, as the model named it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +185,7 @@ class Plan:
     why: str
     policy: int
     """Version of the policy it follows."""
+    brief: Brief = NO_BRIEF
 
     def as_json(self) -> str:
         """Return the plan as the ledger keeps it."""
@@ -191,6 +197,7 @@ class Plan:
                 "direct": self.direct,
                 "why": self.why,
                 "policy": self.policy,
+                "brief": self.brief.model_dump(mode="json", exclude_defaults=True),
             }
         )
 
@@ -284,8 +291,11 @@ def _recorded(inbound: Inbound, r: RowMapping) -> Recorded:
 
 def past_turns(decoded: object) -> tuple[PastTurn, ...]:
     """Read what `HISTORY_SQL` returned."""
-    items = cast("list[tuple[str, str, str | None]]", decoded)
-    return tuple(PastTurn(asked, shown, Agent(agent) if agent else None) for asked, shown, agent in items)
+    items = cast("list[tuple[str, str, str | None, int, str | None]]", decoded)
+    return tuple(
+        PastTurn(asked, shown, Agent(agent) if agent else None, seq, dimension)
+        for asked, shown, agent, seq, dimension in items
+    )
 
 
 def brought_along(decoded: object) -> tuple[tuple[str, str], ...]:

@@ -1,6 +1,7 @@
 """The agents: what each is told, and the shape its answer must have.
 
-- `instructions`: one text file for each agent, never mixed with what visitors wrote
+- `discovery`, `support`, `technical_consultant`, `adaptive_response`, `content_generator`: a folder for each
+- `artefact`: an agent's prompt, read from its folder, with its version
 - `shape`: the JSON shape of an answer
 - `prompt`: instructions, past turns and the new message, within the agent's budget
 """

@@ -1,16 +1,11 @@
 """Instructions, past turns and the new message, within the agent's budget."""
 
-import hashlib
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 from infra.postgres.claims import Claim
-from schemas.agents import ANSWERING, Agent
 from schemas.completions import Message
+from workers.agents.artefact import artefact
 from workers.answers.sanitise import to_text
-
-_INSTRUCTIONS = Path(__file__).with_name("instructions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,17 +15,6 @@ class Prompt:
     messages: tuple[Message, ...]
     turns_cut: int
     """Past turns left out because the budget was full; recorded with the attempt."""
-
-
-@cache
-def instructions(agent: Agent) -> str:
-    """Return what the agent is told. Visitors' words never become part of it."""
-    return (_INSTRUCTIONS / f"{agent}.md").read_text(encoding="utf-8").strip()
-
-
-def prompt_versions() -> dict[Agent, str]:
-    """Return a version of each answering agent's instructions: it changes whenever a word of them does."""
-    return {agent: hashlib.sha256(instructions(agent).encode()).hexdigest()[:12] for agent in ANSWERING}
 
 
 def estimated_tokens(text: str) -> int:
@@ -46,7 +30,7 @@ def build_prompt(claim: Claim, *, input_tokens: int, history_turns: int) -> Prom
         input_tokens: the agent's budget.
         history_turns: how many past turns (a question and its answer each) are wanted at most.
     """
-    system = Message("system", instructions(claim.agent))
+    system = Message("system", artefact(claim.agent).instructions)
     asked = Message("user", claim.text)
     room = input_tokens - estimated_tokens(system.content) - estimated_tokens(asked.content)
 

@@ -32,7 +32,7 @@ from infra.telemetry.tracing import configure_tracing, current_traceparent
 from schemas.agents import Lane
 from schemas.ids import TurnId
 from schemas.policy import Policy
-from workers.agents.prompt import prompt_versions
+from workers.agents.artefact import prompt_versions
 from workers.answers.publisher import Publisher
 from workers.answers.settle import Settler
 from workers.answers.writer import FrameWriter

@@ -25,7 +25,7 @@ from schemas.names import TOPIC_DEAD_LETTERS, TOPIC_RESULTS, TOPIC_TURNS
 from schemas.policy import RescueBudget
 from tests.support.kafka import everything_in
 from tests.support.pipeline import TENANT, Pipeline, content_of, pipeline, until
-from workers.agents.prompt import prompt_versions
+from workers.agents.artefact import prompt_versions
 from workers.dead_letters.route import DeadLetterIntake
 from workers.upkeep.relay import Relay
 from workers.upkeep.sweep import FORGOTTEN_SECONDS

@@ -1,0 +1,1 @@
+"""Adaptive response: a question asked again, from an angle not used before."""

@@ -1,0 +1,45 @@
+"""A prompt as an artefact: read from its agent's folder, with a version that changes whenever a word of it does."""
+
+import hashlib
+from functools import cache
+from importlib import resources
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+from schemas.agents import ANSWERING, Agent
+
+
+class Artefact(BaseModel):
+    """What one agent is told, apart from the conversation. Visitors' words never become part of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = Field(ge=1)
+    instructions: str
+    digest: str = ""
+    """Of the file; filled in on reading."""
+
+    @property
+    def name(self) -> str:
+        """Return the version as the ledger, traces and dead letters keep it."""
+        return f"{self.version}-{self.digest}"
+
+
+@cache
+def artefact(agent: Agent) -> Artefact:
+    """Return an agent's prompt.
+
+    Raises:
+        ValidationError: the file does not fit.
+    """
+    raw = resources.files(f"workers.agents.{agent}").joinpath("prompt.yaml").read_bytes()
+    read = Artefact.model_validate(yaml.safe_load(raw))
+    return read.model_copy(
+        update={"instructions": read.instructions.strip(), "digest": hashlib.sha256(raw).hexdigest()[:12]}
+    )
+
+
+def prompt_versions() -> dict[Agent, str]:
+    """Return the version of each answering agent's prompt."""
+    return {agent: artefact(agent).name for agent in ANSWERING}

@@ -1,0 +1,1 @@
+"""Content generator: one-pagers, outlines and diagrams."""

@@ -1,0 +1,1 @@
+"""Discovery: one question a turn, from a finite taxonomy."""

@@ -1,0 +1,1 @@
+"""Support: what the knowledge base says, cited, or nothing."""

@@ -1,0 +1,1 @@
+"""Technical consultant: questions about several things at once, each looked up."""
