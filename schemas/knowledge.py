@@ -47,3 +47,27 @@ class Retrieved(BaseModel):
     """How sure that is."""
     snapshot: str | None = None
     """The version of the knowledge base that was read."""
+
+
+class Piece(BaseModel):
+    """A part of a document, small enough to be found and quoted by itself."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    heading: str = ""
+    """Headings above it, outermost first, joined by ` > `."""
+    text: str
+
+
+class Document(BaseModel):
+    """A file, a page or a set of questions and answers, read and cut into pieces."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    source: str
+    """The file's path or the URL as it was added; one document for each in a knowledge base."""
+    title: str = ""
+    kind: PassageKind = "document"
+    sha256: str
+    """Of the bytes it was read from: an unchanged document is not read again."""
+    pieces: tuple[Piece, ...]
