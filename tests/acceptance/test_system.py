@@ -68,13 +68,14 @@ def fairlead(*words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     )
 
 
-async def raw(url: str, *, key: str, body: object = None) -> tuple[int, bytes]:
+async def raw(url: str, *, key: str, body: object = None, once: str | None = None) -> tuple[int, bytes]:
     """Speak HTTP/1.1 over a socket, with nothing of a client library between; read until the other side ends."""
     place = urlsplit(url)
     content = b"" if body is None else json.dumps(body).encode()
     head = (
         f"{'GET' if body is None else 'POST'} {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\n"
         f"Authorization: Bearer {key}\r\nContent-Type: application/json\r\n"
+        f"{f'Idempotency-Key: {once}' + chr(13) + chr(10) if once else ''}"
         f"Content-Length: {len(content)}\r\nConnection: close\r\n\r\n"
     )
     async with asyncio.timeout(PATIENCE):
@@ -137,6 +138,28 @@ async def test_three_turns_over_plain_http(system: RunningSystem) -> None:
         assert content_of(frames)
         agents.append(turn.agent)
     assert agents == ["discovery", "technical_consultant", "support"]
+
+
+async def test_an_event_delivered_four_times_is_one_turn(system: RunningSystem) -> None:
+    """A sender that repeats an event under its id, at once and after the answer, gets one turn and one model call."""
+    found, event = system.endpoints, f"Ev{uuid.uuid4().hex[:9].upper()}"
+    url = f"{found.gateway}/v1/conversations/T1-C2-{event}/turns"
+
+    async def deliver() -> str:
+        status, body = await raw(url, key=found.api_key, body={"text": "Hi, who is there?"}, once=f"slack:{event}")
+        assert status == 202
+        return str(json.loads(body)["turn_id"])
+
+    first = await asyncio.gather(deliver(), deliver())
+    ended = await settled(system, first[0])
+    again = [await deliver(), await deliver()]
+
+    assert len({*first, *again}) == 1
+    assert ended.state is TurnState.ANSWERED
+    simulated = found.simulators
+    assert simulated is not None
+    asked = [call for base in (simulated.tgi, simulated.openai) for call in model_calls(base) if call.turn == first[0]]
+    assert len(asked) == 1
 
 
 async def test_openai_client_streams(system: RunningSystem) -> None:
