@@ -5,6 +5,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -49,8 +50,10 @@ class PostgresServer(EmbeddedServer):
     stop_signal: ClassVar[signal.Signals] = signal.SIGINT
     """"Fast" shutdown: sessions are ended, everything is written. SIGTERM would wait for clients to leave."""
 
-    def __init__(self, *, state: Path) -> None:
+    def __init__(self, *, state: Path, settings: Mapping[str, str] | None = None) -> None:
+        """Prepare a server in `state`; `settings` of PostgreSQL take the place of ours."""
         super().__init__(state=state)
+        self._settings: dict[str, str] = {**_SETTINGS, **(settings or {})}
         self._data = self.home / "data"
         self._password_file = self.home / "password"
 
@@ -79,7 +82,7 @@ class PostgresServer(EmbeddedServer):
     def command(self) -> list[str]:
         """The server on its port."""
         self._forget_stale_pid()
-        settings = _SETTINGS | {"port": str(self.port)}
+        settings = self._settings | {"port": str(self.port)}
         options = [part for key, value in settings.items() for part in ("-c", f"{key}={value}")]
         return [_binary("postgres"), "-D", str(self._data), *options]
 

@@ -28,8 +28,8 @@ LINES: Final = (
 
 _LINES_A_CONVERSATION: Final = 5
 _PAUSE: Final = 0.5
-_PATIENCE: Final = 60.0
-"""Seconds for a message to be taken, and for an answer to be told to its end."""
+_PATIENCE: Final = 150.0
+"""Seconds for a message to be taken, and for an answer to be told to its end: twice what a turn itself may take."""
 
 
 class Users:
