@@ -24,6 +24,8 @@ class Answer:
     output_tokens: int | None = None
     confidence: float | None = None
     """exp(mean log-probability) of the tokens before the visible text, where the server gives them."""
+    diagram: dict[str, object] | None = None
+    """A diagram that the model described after its text, as it wrote it; untrusted. See `workers.assets.diagram`."""
 
 
 @dataclass(frozen=True, slots=True)
