@@ -2,6 +2,7 @@
 
 import asyncio
 import html
+import traceback
 from dataclasses import replace
 from typing import Final, Self
 
@@ -72,10 +73,9 @@ class Attachments:
             return ending
         try:
             links = await self.attach(claim, ending.answer.diagram)
-        except Exception:
-            metrics.ASSETS_MADE.labels("diagram", "failed").inc()
-            log.exception("diagram_left_out")
-            return ending
+        except Exception as error:  # noqa: BLE001  (an answer that is whole must not be lost to a defect here)
+            # Not the exception's words: those of a database quote what was to be stored.
+            links = _left_out("failed", f"{type(error).__name__} at {_origin(error)}")
         if links is None or writer.lost.is_set():
             return ending
         writer.write(links)
@@ -126,6 +126,11 @@ class Attachments:
     def _link(self, asset_id: str, said: str) -> str:
         address = html.escape(self._base + asset_path(asset_id))
         return f'<a href="{address}" rel="{LINK_REL}">{html.escape(said, quote=False)}</a>'
+
+
+def _origin(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    return ", ".join(f"{frame.name}:{frame.lineno}" for frame in frames[-4:])
 
 
 def _left_out(outcome: str, why: str | None = None) -> None:
