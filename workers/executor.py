@@ -46,10 +46,10 @@ class Executor:
     frames: FrameLog
     publisher: Publisher
     settler: Settler
+    attachments: Attachments
     backends: Backends
     breakers: Breakers
     live: LiveTurns
-    attachments: Attachments
 
     async def run(self, turn_id: TurnId, lane: Lane) -> None:
         """Carry one turn from claim to settlement. A hint for a turn that is not there to be taken is nothing."""

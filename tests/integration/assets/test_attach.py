@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Final
 
 import pytest
+from pydantic import JsonValue
 
 from infra.policy import load_policy
 from infra.postgres.assets import Assets
@@ -29,7 +30,7 @@ from workers.assets.rules import check_svg
 from workers.upkeep.forgetter import Forgetter
 
 ASKED: Final = "Please create a flowchart of the returns process"
-DESCRIBED: Final[dict[str, object]] = {
+DESCRIBED: Final[dict[str, JsonValue]] = {
     "title": 'Returns <b>"now"</b>',
     "nodes": [{"id": "a", "label": "Asked"}, {"id": "b", "label": "Booked"}],
     "edges": [{"from": "a", "to": "b", "label": None}],
@@ -58,7 +59,7 @@ async def _claimed(p: Pipeline, conversation: str = "c1") -> tuple[Claim, FrameW
     return claim, writer
 
 
-def _answered(writer: FrameWriter, described: dict[str, object] | None = DESCRIBED) -> Answered:
+def _answered(writer: FrameWriter, described: JsonValue = DESCRIBED) -> Answered:
     return Answered(Answer(writer.content, writer.cuts, "content", "primary", 1, "gpt-5.5", diagram=described))
 
 
