@@ -74,8 +74,7 @@ class Attachments:
         try:
             links = await self.attach(claim, ending.answer.diagram)
         except Exception as error:  # noqa: BLE001  (an answer that is whole must not be lost to a defect here)
-            # Not the exception's words: those of a database quote what was to be stored.
-            links = _left_out("failed", f"{type(error).__name__} at {_origin(error)}")
+            links = _left_out("failed", _sentence(error))
         if links is None or writer.lost.is_set():
             return ending
         writer.write(links)
@@ -114,8 +113,9 @@ class Attachments:
         try:
             image = await self._images.make(claim.tenant, diagram)
             asset_id = image and await self._assets.keep(claim.turn_id, image.media_type, image.content)
-        except LedgerUnavailable as error:
-            log.warning("no_image", why=str(error))
+        except Exception as error:  # noqa: BLE001  (nor may the diagram be lost to a defect of its image)
+            metrics.ASSETS_MADE.labels("image", "failed").inc()
+            log.warning("no_image", why=_sentence(error))
             return {}
         return {image.media_type: asset_id} if image and asset_id else {}
 
@@ -128,9 +128,10 @@ class Attachments:
         return f'<a href="{address}" rel="{LINK_REL}">{html.escape(said, quote=False)}</a>'
 
 
-def _origin(error: Exception) -> str:
-    frames = traceback.extract_tb(error.__traceback__)
-    return ", ".join(f"{frame.name}:{frame.lineno}" for frame in frames[-4:])
+def _sentence(error: Exception) -> str:
+    """Return what an exception is and where it came from, not its words: a database's quote what was to be stored."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    return f"{type(error).__name__} at {', '.join(f'{frame.name}:{frame.lineno}' for frame in frames)}"
 
 
 def _left_out(outcome: str, why: str | None = None) -> None:

@@ -179,8 +179,8 @@ async def test_an_image_of_the_diagram_is_linked_within_the_budget(database_url:
 
 
 async def test_an_image_that_is_not_made_is_left_out(database_url: str, redis_url: str) -> None:
-    """A model that refuses, hangs, or answers with an address costs the image only, and the address is not fetched; a
-    replay in the shadow asks for none."""
+    """A model that refuses, hangs, or answers with an address costs the image only, and the address is not fetched, as
+    does a budget that cannot be looked up; a replay in the shadow asks for none."""
     faults: tuple[FaultKind, ...] = ("status", "hang", "malformed")
     policy = AssetPolicy(image=ImagePolicy(model="gpt-image-1", seconds=0.3))
     async with generating(database_url, redis_url, policy) as p:
@@ -197,3 +197,6 @@ async def test_an_image_that_is_not_made_is_left_out(database_url: str, redis_ur
         links = await p.runtime.executor.attachments.attach(replace(claim, conversation_id="replay.x.1"), DESCRIBED)
         assert ">Mermaid</a>" in (links or "")
         assert len(p.openai.requests()) == len(faults)
+
+        await p.query("ALTER TABLE image_days RENAME TO elsewhere")
+        assert await p.runtime.executor.attachments.attach(claim, DESCRIBED) == links
