@@ -9,11 +9,13 @@ In the order a turn meets them:
 - `events`: what Kafka carries
 - `envelope`: the CloudEvents headers around it
 - `policy`: behaviour as data: agents, models, deadlines
+- `asset_policy`: its section on what agents may make beside their words
 - `knowledge`: what a knowledge base holds and what was found in it
 - `briefs`: what is known about a turn before its agent answers
 - `completions`: what is asked of a model and what streams back; the one family of provider errors
 - `frames`: what a watcher sees, numbered
 - `outcomes`: how a turn can end
+- `assets`: files that agents make for their answers
 - `dead_letters`: why a turn left its lane
 - `replays`: answering dead letters anew
 - `letter_filter`: which dead letters an operator means

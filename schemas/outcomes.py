@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import JsonValue
+
 from schemas.completions import ProviderError
 from schemas.dead_letters import DeadLetterReason
 
@@ -24,6 +26,8 @@ class Answer:
     output_tokens: int | None = None
     confidence: float | None = None
     """exp(mean log-probability) of the tokens before the visible text, where the server gives them."""
+    diagram: JsonValue = None
+    """What a content generator described beside its text: as the model wrote it, unchecked."""
 
 
 @dataclass(frozen=True, slots=True)

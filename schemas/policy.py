@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.agents import ANSWERING, Agent
+from schemas.asset_policy import AssetPolicy
 from schemas.completions import ModelClocks
 from schemas.turns import TurnState
 
@@ -114,6 +115,7 @@ class Policy(_Frozen):
     breaker: BreakerPolicy = BreakerPolicy()
     rescues: RescueBudget = RescueBudget()
     retention: RetentionDays = RetentionDays()
+    assets: AssetPolicy = AssetPolicy()
     bounded_reply: str
     """Shown when no model could answer. HTML of the allow-list."""
     without_answer: Literal["bounded", "human"] = "bounded"

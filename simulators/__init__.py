@@ -7,7 +7,7 @@ In the order of a request:
 - `tgi.py`: Text Generation Inference 3.3, native and chat routes
 - `tgi_bodies.py`: what TGI's routes read, and what the router refuses
 - `tgi_wires.py`: how TGI writes answers and errors
-- `openai.py`: chat completions and embeddings as OpenAI and vLLM speak them
+- `openai.py`: chat completions, embeddings and images as OpenAI and vLLM speak them
 - `openai_wire.py`: how OpenAI and vLLM write answers and errors
 - `jsontext.py`: JSON as the servers write it
 - `prompts.py`: what a request asks, whichever route it took
@@ -18,5 +18,6 @@ In the order of a request:
 - `pacing.py`: one timer that sends the tokens of every stream when they are due
 - `journal.py`: who called, how far the answer came, how it ended
 - `embeddings.py`: small vectors in which similar texts are near
+- `images.py`: small PNGs, or their address for who asks for that
 - `testing.py`: a simulator inside the test's own event loop
 """

@@ -1,4 +1,4 @@
-"""Chat completions and embeddings as OpenAI and vLLM speak them."""
+"""Chat completions, embeddings and images as OpenAI and vLLM speak them."""
 
 import time
 import uuid
@@ -11,6 +11,7 @@ from simulators.answers import Answer, compose, tokenise
 from simulators.control import CONTROL, Fault
 from simulators.dialogues import Voice
 from simulators.embeddings import DIMENSIONS, embed, packed
+from simulators.images import make_image
 from simulators.jsontext import json_response
 from simulators.openai_wire import CompletionWire, error_body
 from simulators.prompts import Message, Prompt, from_messages
@@ -212,6 +213,7 @@ def openai_routes() -> list[web.RouteDef]:
     return [
         web.post("/v1/chat/completions", _chat),
         web.post("/v1/embeddings", _embeddings),
+        web.post("/v1/images/generations", make_image),
         web.get("/v1/models", _models),
         web.get("/health", _health),
     ]

@@ -81,7 +81,16 @@ class _Filler:
         properties = schema.get("properties")
         if not isinstance(properties, dict):
             return {}
+        if properties.keys() == {"title", "nodes", "edges"}:
+            return self._graph()
         return {name: self.value(name, inner, depth + 1) for name, inner in properties.items()}
+
+    def _graph(self) -> JsonValue:
+        """A chart of the reply: a box for each of its first sentences, an arrow from each to the next."""
+        said = [sentence.strip() for sentence in self._reply.plain.split(". ") if sentence.strip()][:4]
+        nodes: list[JsonValue] = [{"id": f"s{n}", "label": sentence} for n, sentence in enumerate(said)]
+        edges: list[JsonValue] = [{"from": f"s{n}", "to": f"s{n + 1}", "label": ""} for n in range(len(said) - 1)]
+        return {"title": self._reply.intent.replace("_", " "), "nodes": nodes, "edges": edges}
 
     def _array(self, name: str, schema: Schema, depth: int) -> JsonValue:
         least = schema.get("minItems")

@@ -8,6 +8,7 @@
 - `agents`: what each agent is told, and the shape of its answer
 - `providers`: the model servers' clients
 - `answers`: from a model's stream to what the visitor sees, and to its end
+- `assets`: what an answer links to: diagrams, images
 - `dead_letters`: a turn that left its lane: to the frontier, or into an operator's hands
 - `each`: a step for each of many turns, several beside each other
 - `upkeep`: what keeps every promise when an owner is gone

@@ -28,6 +28,7 @@ from workers.answers.attempt import run_attempt
 from workers.answers.publisher import Publisher
 from workers.answers.settle import Settler
 from workers.answers.writer import FrameWriter
+from workers.assets.attach import Attachments
 from workers.breaker import Breakers
 from workers.live_turns import LiveTurns
 from workers.providers.backends import Backends
@@ -45,6 +46,7 @@ class Executor:
     frames: FrameLog
     publisher: Publisher
     settler: Settler
+    attachments: Attachments
     backends: Backends
     breakers: Breakers
     live: LiveTurns
@@ -63,6 +65,7 @@ class Executor:
             with self.live.carrying(claim, writer):
                 prompt = self.prompt(claim)
                 ending = await self.generate(claim, prompt, writer)
+                ending = await self.attachments.appended(claim, writer, ending)
                 await self.settle(claim, prompt, writer, ending)
 
     async def claim(self, turn_id: TurnId, lane: Lane) -> Claim | None:

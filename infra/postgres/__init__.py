@@ -12,6 +12,7 @@
 - `claims`: taking a turn, its latches, its lease
 - `letters`: the dead letter of a turn, part of the statements that take it out of its lane
 - `settlement`: ending a turn
+- `assets`: files that agents made for their answers
 - `sweeps`: what nobody is working on any more
 - `rescue_budget`: how many turns may be rescued, shared by every upkeep
 - `views`: reading turns for watchers and operators

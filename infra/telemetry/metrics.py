@@ -86,6 +86,9 @@ BREAKER_PROBES = Counter("fairlead_breaker_probes_total", "Probes of open lanes"
 # Turns that went straight to their fallback, and why: `breaker_open` is an open lane.
 PRIMARIES_SKIPPED = Counter("fairlead_primaries_skipped_total", "Primaries not asked", ["lane", "reason"])
 
+# What answers link to, `diagram` or `image`, and what became of it. An answer without its link is whole otherwise.
+ASSETS_MADE = Counter("fairlead_assets_made_total", "Diagrams and images for answers", ["kind", "outcome"])
+
 # Streaming ------------------------------------------------
 
 # Frames shown, and the Redis calls that carried them. Frames per flush falling to 1 under load is wasted CPU.

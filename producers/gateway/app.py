@@ -8,6 +8,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from producers.gateway import (
+    assets,
     audit,
     breakers,
     conversations,
@@ -75,7 +76,7 @@ def create_app(parts: Parts, *, more: Sequence[APIRouter] = ()) -> FastAPI:
     )
     app.state.parts = parts
     operating = (dead_letters, replay_jobs, breakers, audit, health)
-    for part in (turns, streams, conversations, openai_api, widget_tokens, *operating):
+    for part in (turns, streams, conversations, assets, openai_api, widget_tokens, *operating):
         app.include_router(part.router)
     app.include_router(websocket.router)
     for router in more:

@@ -34,6 +34,7 @@ class Parts:
     admission: Admission
     watcher: Watcher
     token_limit: RateLimit
+    asset_limit: RateLimit
     max_body_bytes: int
     public_url: str | None = None
     completion_seconds: float = 180.0

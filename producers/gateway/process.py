@@ -43,6 +43,9 @@ USER_TIMEOUT_MS: Final = 10_000
 TOKENS_PER_MINUTE: Final = 30
 """Widget tokens for one address through one site key."""
 
+ASSETS_PER_MINUTE: Final = 600
+"""Files of answers for one address; a proxy in front is one address, unless it says for whom it asks."""
+
 _log = structlog.stdlib.get_logger()
 
 
@@ -110,6 +113,7 @@ def build(settings: Settings) -> Parts:
         ),
         watcher=Watcher(engine=engine, hub=hub, frames=frames, recent=recent, draining=draining),
         token_limit=RateLimit(per_minute=TOKENS_PER_MINUTE),
+        asset_limit=RateLimit(per_minute=ASSETS_PER_MINUTE),
         max_body_bytes=settings.max_body_bytes,
         public_url=settings.public_url,
         draining=draining,

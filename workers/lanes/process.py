@@ -36,6 +36,7 @@ from workers.agents.artefact import prompt_versions
 from workers.answers.publisher import Publisher
 from workers.answers.settle import Settler
 from workers.answers.writer import FrameWriter
+from workers.assets.attach import Attachments
 from workers.breaker import Breakers
 from workers.executor import Executor, run_safely
 from workers.lanes.door import Capacity, open_door, stopping
@@ -108,6 +109,7 @@ async def agent_runtime(settings: Settings, policy: Policy, lanes: Sequence[Lane
 
     publisher = Publisher(frames, still_owner)
     backends = Backends(settings, policy)
+    attachments = Attachments.of(settings, policy.assets, engine)
     breakers = Breakers(BreakerTable(engine, policy=policy.breaker, actor=owner), policy=policy.breaker)
     executor = Executor(
         policy=policy,
@@ -118,6 +120,7 @@ async def agent_runtime(settings: Settings, policy: Policy, lanes: Sequence[Lane
         backends=backends,
         breakers=breakers,
         live=live,
+        attachments=attachments,
     )
     runtime = AgentRuntime(executor, Dispatcher(redis), settings, Capacity(settings.worker_capacity), Pulse())
     beats = [
@@ -139,6 +142,7 @@ async def agent_runtime(settings: Settings, policy: Policy, lanes: Sequence[Lane
             await runtime.drain()
     finally:
         await end([*polling, *beats])
+        await attachments.aclose()
         await backends.aclose()
         await redis.aclose()
         await engine.dispose()

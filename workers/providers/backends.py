@@ -95,7 +95,7 @@ class Backends:
         if not url:
             return OfflineProvider()
         if settings.discovery_dialect == "openai":
-            return OpenAIProvider(name="vllm", wire=self._wire, base_url=_v1(url), api_key=key, logprobs=True)
+            return OpenAIProvider(name="vllm", wire=self._wire, base_url=v1(url), api_key=key, logprobs=True)
         served = (model for model in policy.models.values() if model.backend == "discovery")
         return TgiProvider(
             name="tgi",
@@ -109,9 +109,7 @@ class Backends:
         url, key = settings.frontier_base_url, settings.frontier_api_key.get_secret_value()
         if not (url or key):
             return OfflineProvider()
-        return OpenAIProvider(
-            name="openai", wire=self._wire, base_url=_v1(url) if url else None, api_key=key or _NO_KEY
-        )
+        return OpenAIProvider(name="openai", wire=self._wire, base_url=v1(url) if url else None, api_key=key or _NO_KEY)
 
 
 def _check(setting: str, url: str | None) -> None:
@@ -128,6 +126,6 @@ def _check(setting: str, url: str | None) -> None:
         raise AddressInvalid(f"{setting} holds a password; give the server's key in the setting beside it, _API_KEY")
 
 
-def _v1(url: str) -> str:
+def v1(url: str) -> str:
     """Return `url` with the API's usual path if it has none: a bare `http://host:port` is what people write."""
     return url if urlsplit(url).path.strip("/") else url.rstrip("/") + "/v1"

@@ -1,6 +1,9 @@
 """The official OpenAI client meets the OpenAI simulator."""
 
 import asyncio
+import base64
+import struct
+import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Literal
 
@@ -246,6 +249,32 @@ async def test_embeddings_put_similar_texts_near(client: openai.AsyncOpenAI) -> 
     near = sum(a * b for a, b in zip(one, two, strict=True))
     far = sum(a * b for a, b in zip(one, other, strict=True))
     assert near > far
+
+
+async def test_an_image_is_a_png(client: openai.AsyncOpenAI, openai_sim: SimulatorHandle) -> None:
+    """An image is a real PNG in base64, the same for the same prompt; its address comes to who asks for that."""
+    made = [await client.images.generate(model="gpt-image-1", prompt=prompt) for prompt in ("a", "a", "b")]
+    images = [base64.b64decode((answer.data or [])[0].b64_json or "") for answer in made]
+
+    assert images[0] == images[1] != images[2]
+    kind, width, height = struct.unpack_from(">4sII", images[0], 12)
+    assert (kind, width, height) == (b"IHDR", 16, 16)
+    assert len(zlib.decompress(images[0][41 : images[0].index(b"IEND") - 8])) == 16 * (1 + 3 * 16)
+    addressed = await client.images.generate(model="dall-e-3", prompt="a", response_format="url")
+    assert ((addressed.data or [])[0].b64_json, bool((addressed.data or [])[0].url)) == (None, True)
+    assert {call["path"] for call in openai_sim.requests()} == {"/v1/images/generations"}
+
+
+async def test_an_image_that_fails_is_an_error_of_the_client(
+    client: openai.AsyncOpenAI, openai_sim: SimulatorHandle
+) -> None:
+    """A broken request and a failing model are HTTP errors, once each."""
+    with pytest.raises(openai.BadRequestError):
+        await client.images.generate(model="gpt-image-1", prompt="")
+    openai_sim.control(fault="status", status=503)
+    with pytest.raises(openai.InternalServerError):
+        await client.images.generate(model="gpt-image-1", prompt="a")
+    assert [call["outcome"] for call in openai_sim.requests()] == ["refused", "status"]
 
 
 async def test_the_served_models_are_listed(client: openai.AsyncOpenAI) -> None:

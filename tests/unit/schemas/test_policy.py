@@ -8,7 +8,7 @@ import yaml
 from infra.policy import DEFAULT_POLICY, PolicyInvalid, load_policy
 from schemas.agents import ANSWERING, Lane, lane_of
 
-_LATER = {"rescues", "retention"}
+_LATER = {"rescues", "retention", "assets"}
 """Sections that files of version 1 may lack."""
 
 
@@ -33,6 +33,8 @@ def test_the_shipped_policy_names_two_models_for_every_answering_agent() -> None
         ({"retention": {"conversations": 10}}, "kafka <= conversations"),
         ({"retention": {"keys": 80}}, "conversations <= keys"),
         ({"retention": {"dead_letters": 13}}, "kafka <= dead_letters"),
+        ({"assets": {"image": {"model": ""}}}, "assets.image.model"),
+        ({"assets": {"image": {"model": "m", "size": "huge"}}}, "assets.image.size"),
         ({"unknown": 1}, "unknown"),
         ({"version": 0}, "version"),
     ],

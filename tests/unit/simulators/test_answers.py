@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from simulators.answers import Answer, compose, fitting, tokenise
-from simulators.dialogues import Intent, dialogues, recognise, reply_to
+from simulators.dialogues import Intent, Reply, dialogues, recognise, reply_to
 from simulators.journal import Call, Journal
 from simulators.prompts import Message, from_messages, from_text
 from simulators.shapes import DEFAULT_SCHEMA, Schema, fill
+from workers.assets.diagram import read_diagram
 
 INTENTS = [*dialogues().intents, dialogues().fallback]
 
@@ -193,3 +194,25 @@ def test_the_journal_forgets_the_oldest() -> None:
     assert journal.counts() == {"a": 1, "b": 1}
     journal.add(Call(turn=None, attempt=None, path="/"))
     assert journal.counts() == {"b": 1}
+
+
+@pytest.mark.parametrize("intent", INTENTS, ids=lambda intent: intent.name)
+def test_a_diagram_that_is_asked_for_is_one(intent: Intent) -> None:
+    """Where the schema has a graph the answer describes one that can be drawn, null or not."""
+    text: Schema = {"type": "string"}
+    node: Schema = {"type": "object", "properties": {"id": text, "label": text}}
+    edge: Schema = {"type": "object", "properties": {"from": text, "to": text, "label": text}}
+    graph: Schema = {
+        "type": ["object", "null"],
+        "properties": {
+            "title": text,
+            "nodes": {"type": "array", "items": node},
+            "edges": {"type": "array", "items": edge},
+        },
+    }
+    reply = Reply(
+        question="", intent=intent.name, agent=intent.agent, dimension=intent.dimension, html=intent.answer[0]
+    )
+    filled = fill({"type": "object", "properties": {"diagram": graph}}, reply)
+    assert isinstance(filled, dict)
+    assert len(read_diagram(filled["diagram"]).nodes) > 0
