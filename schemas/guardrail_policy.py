@@ -46,7 +46,7 @@ class LinkPolicy(_Frozen):
     """Where a link in an answer may lead. Everything else stays as text."""
 
     hosts: tuple[Host, ...] = ()
-    """Of the installation."""
+    """Of the installation; `*.example.com` for all below it, not for itself. No `www.` is added."""
     passages: bool = True
     """Whether the hosts of the passages that were found for a turn are allowed in its answer too."""
 

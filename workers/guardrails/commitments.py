@@ -1,0 +1,98 @@
+"""What an agent may not promise by itself: prices, discounts, dates, legal assurances, invoice numbers."""
+
+import re
+from collections.abc import Callable, Iterable
+from functools import cache
+from typing import Final
+
+from infra.postgres.claims import Claim
+from schemas.guardrail_policy import Commitment, CommitmentPolicy
+from workers.answers.sanitise import to_text
+from workers.guardrails.wording import PARTS, Wording, compiled, wording
+
+_SENTENCE: Final = re.compile(r"(?<=[.!?])(?<!\d\.)(?<!\bno\.)(?<!\bnr\.)\s+|\n+", re.IGNORECASE)
+_FIGURE: Final = re.compile(
+    rf"{PARTS['{money}']}|{PARTS['{percent}']}|{PARTS['{date}']}|{PARTS['{span}']}", re.IGNORECASE
+)
+_QUOTABLE: Final = frozenset({Commitment.PRICE, Commitment.DISCOUNT, Commitment.DELIVERY_DATE})
+"""What may be repeated where a passage says it. A legal assurance and an invoice's number never may."""
+_MAY_MATTER: Final = 4
+
+_EVERYWHERE: Final = "en"
+"""An answer that is not in the language it was asked for is in English most of the time."""
+
+
+def problem(
+    text: str,
+    language: str,
+    passages: Iterable[str] = (),
+    policy: CommitmentPolicy | None = None,
+) -> str | None:
+    """Return what is promised in a text as one sentence for the log, or None.
+
+    Args:
+        text: what an agent is about to say, plain or HTML.
+        language: two letters; where there is no wording for it all of them are tried.
+        passages: texts that were found for the turn: a figure that stands in one may be told.
+        policy: what is prohibited here.
+    """
+    policy = policy or CommitmentPolicy()
+    plain = to_text(text) if "<" in text or "&" in text else text
+    quotable = _squeezed(" ".join(passages))
+    for sentence in _SENTENCE.split(plain):
+        if len(sentence) < _MAY_MATTER:
+            continue
+        for kind in _kinds_in(sentence, language, policy):
+            if not (kind in _QUOTABLE and _is_quoted(sentence, quotable)):
+                return f"promises what no agent may: {kind}"
+    return None
+
+
+def commitment_check(claim: Claim, policy: CommitmentPolicy | None = None) -> Callable[[str], str | None]:
+    """Return the check of one turn's answer, which may tell what its passages tell."""
+    passages = [passage.text for passage in claim.brief.retrieved.passages]
+
+    def check(text: str) -> str | None:
+        return problem(text, claim.brief.language, passages, policy)
+
+    return check
+
+
+def _kinds_in(sentence: str, language: str, policy: CommitmentPolicy) -> Iterable[Commitment]:
+    for kind in policy.prohibited:
+        own = compiled(policy.phrases.get(kind, ()))
+        if own is not None and own.search(sentence):
+            yield kind
+    for spoken in _languages(language):
+        harmless = _pattern(spoken, "unless")
+        if harmless is not None and harmless.search(sentence):
+            continue
+        for kind in policy.prohibited:
+            found = _pattern(spoken, kind)
+            if found is not None and found.search(sentence):
+                yield kind
+
+
+def _languages(language: str) -> list[str]:
+    known = _wording().languages
+    return list(dict.fromkeys((language, _EVERYWHERE))) if language in known else list(known)
+
+
+def _is_quoted(sentence: str, quotable: str) -> bool:
+    """Tell whether every figure of a sentence stands in a passage, and there is one."""
+    figures = [_squeezed(match[0]) for match in _FIGURE.finditer(sentence)]
+    return bool(figures) and all(figure in quotable for figure in figures)
+
+
+def _squeezed(text: str) -> str:
+    return re.sub(r"[\s\u00a0.,;]+$|[\s\u00a0]", "", text).casefold()
+
+
+@cache
+def _wording() -> Wording:
+    return wording("commitments")
+
+
+@cache
+def _pattern(language: str, kind: str) -> re.Pattern[str] | None:
+    return compiled(_wording().languages[language].get(kind, ()))
