@@ -35,8 +35,8 @@ class _Frozen(BaseModel):
 class Commitment(StrEnum):
     """What an agent may not say by itself."""
 
-    PRICE = "price"
     DISCOUNT = "discount"
+    PRICE = "price"
     DELIVERY_DATE = "delivery_date"
     LEGAL = "legal"
     INVOICE = "invoice"

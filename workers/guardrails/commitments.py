@@ -10,13 +10,23 @@ from schemas.guardrail_policy import Commitment, CommitmentPolicy
 from workers.answers.sanitise import to_text
 from workers.guardrails.wording import PARTS, Wording, compiled, wording
 
-_SENTENCE: Final = re.compile(r"(?<=[.!?])(?<!\d\.)(?<!\bno\.)(?<!\bnr\.)\s+|\n+", re.IGNORECASE)
+_SENTENCE: Final = re.compile(
+    r"(?<=[.!?])(?<!\d\.)(?<!\bn\.)(?<!\bno\.)(?<!\bnr\.)\s+|\n+|,?\s(?:but|however|aber|jedoch|mais|pero)\s",
+    re.IGNORECASE,
+)
 _FIGURE: Final = re.compile(
     rf"{PARTS['{money}']}|{PARTS['{percent}']}|{PARTS['{date}']}|{PARTS['{span}']}", re.IGNORECASE
 )
 _QUOTABLE: Final = frozenset({Commitment.PRICE, Commitment.DISCOUNT, Commitment.DELIVERY_DATE})
 """What may be repeated where a passage says it. A legal assurance and an invoice's number never may."""
 _MAY_MATTER: Final = 4
+_CURRENCIES: Final = {
+    "€": ("€", "eur"),
+    "$": ("$", "usd", "dollar", "dólar", "dollari"),
+    "£": ("£", "gbp", "pound"),
+    "chf": ("chf", "franken"),
+    "¥": ("¥",),
+}
 
 _EVERYWHERE: Final = "en"
 """An answer that is not in the language it was asked for is in English most of the time."""
@@ -38,7 +48,7 @@ def problem(
     """
     policy = policy or CommitmentPolicy()
     plain = to_text(text) if "<" in text or "&" in text else text
-    quotable = _squeezed(" ".join(passages))
+    quotable = {figure for passage in passages for figure in _figures(passage)}
     for sentence in _SENTENCE.split(plain):
         if len(sentence) < _MAY_MATTER:
             continue
@@ -78,14 +88,24 @@ def _languages(language: str) -> list[str]:
     return list(dict.fromkeys((language, _EVERYWHERE))) if language in known else list(known)
 
 
-def _is_quoted(sentence: str, quotable: str) -> bool:
+def _is_quoted(sentence: str, quotable: set[str]) -> bool:
     """Tell whether every figure of a sentence stands in a passage, and there is one."""
-    figures = [_squeezed(match[0]) for match in _FIGURE.finditer(sentence)]
-    return bool(figures) and all(figure in quotable for figure in figures)
+    figures = _figures(sentence)
+    return bool(figures) and figures <= quotable
 
 
-def _squeezed(text: str) -> str:
-    return re.sub(r"[\s\u00a0.,;]+$|[\s\u00a0]", "", text).casefold()
+def _figures(text: str) -> set[str]:
+    """Return amounts, percentages, dates and lengths of time as they can be compared: `49,00 €` is `€49`."""
+    return {_comparable(match[0]) for match in _FIGURE.finditer(text)}
+
+
+def _comparable(figure: str) -> str:
+    whole = re.sub(r"[\s\u00a0']|[.,]+$", "", figure.casefold())
+    currency = next((sign for sign, names in _CURRENCIES.items() if any(name in whole for name in names)), None)
+    if currency is None:
+        return whole
+    amount = re.sub(r"[^\d.,]", "", whole).strip(".,")
+    return currency + re.sub(r"[.,](?=\d{3}(?:\D|$))", "", re.sub(r"[.,](?:00|-+)$", "", amount)).replace(",", ".")
 
 
 @cache

@@ -22,10 +22,13 @@ _DAYS: Final = (
     "next (?:week|month)|nächste[rn]? (?:woche|monat)|la semaine prochaine|la semana que viene|la prossima settimana"
 )
 _UNITS: Final = (
-    "hours?|(?:business |working )?days?|weeks?|months?|stunden?|(?:werk|arbeits)?tage?n?|wochen?|monate?n?|heures?|jours?|"
-    "semaines?|mois|horas?|días?|semanas?|mes(?:es)?|ore|giorn[oi]|settiman[ae]|mes[ei]"
+    "hours?|(?:business |working )?days?|weeks?|months?|stunden?|(?:werk|arbeits)?tage?n?|wochen?|monate?n?|heures?|"
+    "jours?|semaines?|mois|horas?|días?|semanas?|mes(?:es)?|ore|giorn[oi]|settiman[ae]|mes[ei]"
 )
-_SHORT_NUMBERS: Final = "an?|one|two|three|four|five|ein(?:e[mnrs]?)?|zwei|drei|vier|fünf|une?|deux|trois|quatre|cinq|dos|tres|cuatro|due|tre|quattro"
+_SHORT_NUMBERS: Final = (
+    "an?|one|two|three|four|five|ein(?:e[mnrs]?)?|zwei|drei|vier|fünf|une?|deux|trois|quatre|cinq|dos|tres|cuatro|due|"
+    "tre|quattro"
+)
 PARTS: Final = {
     "{money}": (
         r"(?:(?:[$€£¥]|\b(?:usd|eur|gbp|chf)\b) ?\d[\d.,' \u00a0]*|"

@@ -91,7 +91,8 @@ def test_findings_are_in_order_and_apart(text: str) -> None:
 )
 def test_what_operators_live_by_is_left_alone(number: uuid.UUID, epoch: float, seconds: float, offset: int) -> None:
     """Identifiers, times, durations and offsets are nobody's data."""
-    line = f"turn {number} at {datetime.fromtimestamp(epoch, UTC).isoformat()} took={seconds} offset={offset} key {number.hex}"
+    when = datetime.fromtimestamp(epoch, UTC).isoformat()
+    line = f"turn {number} at {when} took={seconds} offset={offset} key {number.hex}"
     assert REDACTOR.clean(line) == line
 
 
