@@ -54,7 +54,7 @@ class LinkPolicy(_Frozen):
 class RedactionPolicy(_Frozen):
     """What is replaced in logs, traces and training data, beside what is built in."""
 
-    off: tuple[Literal["address", "email", "ip", "name", "national_id", "phone", "private_ip"], ...] = ()
+    keep: tuple[Literal["address", "email", "ip", "name", "national_id", "phone", "private_ip"], ...] = ()
     """Kinds that are left as they are. Secrets, cards and accounts cannot be left."""
     patterns: dict[Annotated[str, Field(pattern=r"^[a-z][a-z_]{0,29}$")], Pattern] = {}
     """What else is replaced: by the kind's name, which is its placeholder too."""

@@ -44,7 +44,7 @@ class Redactor:
 
     def __init__(self, *, policy: RedactionPolicy | None = None, without: Collection[str] = ()) -> None:
         policy = policy or RedactionPolicy()
-        self._unwanted = frozenset(without) | frozenset(policy.off)
+        self._unwanted = frozenset(without) | frozenset(policy.keep)
         self._finders = [(find, needs_digit) for find, kinds, needs_digit in _FINDERS if not kinds <= self._unwanted]
         self._own = [(name, re.compile(pattern)) for name, pattern in policy.patterns.items()]
 

@@ -107,15 +107,15 @@ def test_lookalikes_are_left_alone(text: str) -> None:
 
 def test_a_policy_adds_patterns_and_leaves_kinds() -> None:
     """An installation's own patterns win, and kinds it wants left are left."""
-    own = Redactor(policy=RedactionPolicy(off=("name", "ip"), patterns={"member": r"\bM-\d{6}\b"}))
+    own = Redactor(policy=RedactionPolicy(keep=("name", "ip"), patterns={"member": r"\bM-\d{6}\b"}))
     assert own.clean("my name is Jane, M-123456 from 203.0.113.9") == "my name is Jane, [member] from 203.0.113.9"
 
 
 @pytest.mark.parametrize(
     "section",
     [
-        {"off": ["secret"]},
-        {"off": ["card"]},
+        {"keep": ["secret"]},
+        {"keep": ["card"]},
         {"patterns": {"x": "("}},
         {"patterns": {"x": "a*"}},
         {"patterns": {"Not A Kind": "a"}},
