@@ -5,10 +5,14 @@ import uuid
 import pytest
 
 from benchmarks.guardrails.report import Outcome, abuse, commitments
-from schemas.briefs import Risk
+from infra.postgres.claims import Claim
+from schemas.agents import Agent
+from schemas.briefs import NO_BRIEF, Brief, Risk
 from schemas.guardrail_policy import AbusePolicy, Commitment, CommitmentPolicy
+from schemas.ids import TurnId
+from schemas.knowledge import Passage, Retrieved
 from workers.guardrails.abuse import HARMLESS, judge
-from workers.guardrails.commitments import problem
+from workers.guardrails.commitments import commitment_check, problem
 from workers.guardrails.wording import compiled, wording
 
 FLOOR = 0.95
@@ -49,6 +53,41 @@ def test_a_figure_may_be_quoted_and_no_other() -> None:
     assert problem("Pro costs €1,20 per month.", "en", [passage]) == "promises what no agent may: price"
     assert problem("Pro costs €200 per month.", "en", [passage]) is not None
     assert problem("We can lock in that price.", "en", [passage]) is not None
+
+
+def test_the_check_of_a_turn_knows_its_passages_and_its_language() -> None:
+    """What guards a turn's answer allows the figures of that turn's passages and nothing else."""
+    passage = Passage(passage_id="1", source="prices.md", text="Der Tarif Pro kostet 49 € im Monat.")
+    brief = Brief(language="de", retrieved=Retrieved(state="found", passages=(passage,)))
+    check = commitment_check(_claim(brief))
+    assert check("<p>Pro kostet 49,00 € im Monat.</p>") is None
+    assert check("<p>Pro kostet 39 € im Monat.</p>") == "promises what no agent may: price"
+    assert commitment_check(_claim(NO_BRIEF))("Pro costs €49 per month.") is not None
+    assert commitment_check(_claim(NO_BRIEF), CommitmentPolicy(prohibited=()))("Pro costs €49 per month.") is None
+
+
+def _claim(brief: Brief) -> Claim:
+    return Claim(
+        turn_id=TurnId(str(uuid.UUID(int=1))),
+        tenant="acme",
+        conversation_id="c1",
+        seq=1,
+        epoch=1,
+        channel="api",
+        text="What does Pro cost?",
+        agent=Agent.SUPPORT,
+        ordinal=1,
+        model="frontier",
+        fallback="frontier-lite",
+        created=0,
+        waited=0.0,
+        remaining=10.0,
+        age=0.0,
+        past=(),
+        brought=(),
+        traceparent=None,
+        brief=brief,
+    )
 
 
 def test_a_policy_narrows_and_widens() -> None:
