@@ -54,7 +54,7 @@ def _risk(name: str) -> str:
 
 
 def _kind(found: str | None) -> str:
-    return NOTHING if found is None else found.rpartition(" ")[2]
+    return NOTHING if found is None else found.removeprefix("promised_")
 
 
 def _outcome(judged: Sequence[tuple[str, str, str]]) -> Outcome:

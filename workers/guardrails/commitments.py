@@ -38,7 +38,7 @@ def problem(
     passages: Iterable[str] = (),
     policy: CommitmentPolicy | None = None,
 ) -> str | None:
-    """Return what is promised in a text as one sentence for the log, or None.
+    """Return what is promised in a text as a short code, `promised_price` for one, or None.
 
     Args:
         text: what an agent is about to say, plain or HTML.
@@ -46,26 +46,29 @@ def problem(
         passages: texts that were found for the turn: a figure that stands in one may be told.
         policy: what is prohibited here.
     """
-    policy = policy or CommitmentPolicy()
+    return _judged(text, language, _figures_of(passages), policy or CommitmentPolicy())
+
+
+def commitment_check(claim: Claim, policy: CommitmentPolicy | None = None) -> Callable[[str], str | None]:
+    """Return the check of one turn's answer, which may tell what its passages tell. It may be called often."""
+    quotable = _figures_of(passage.text for passage in claim.brief.retrieved.passages)
+    prohibited = policy or CommitmentPolicy()
+
+    def check(text: str) -> str | None:
+        return _judged(text, claim.brief.language, quotable, prohibited)
+
+    return check
+
+
+def _judged(text: str, language: str, quotable: set[str], policy: CommitmentPolicy) -> str | None:
     plain = to_text(text) if "<" in text or "&" in text else text
-    quotable = {figure for passage in passages for figure in _figures(passage)}
     for sentence in _SENTENCE.split(plain):
         if len(sentence) < _MAY_MATTER:
             continue
         for kind in _kinds_in(sentence, language, policy):
             if not (kind in _QUOTABLE and _is_quoted(sentence, quotable)):
-                return f"promises what no agent may: {kind}"
+                return f"promised_{kind}"
     return None
-
-
-def commitment_check(claim: Claim, policy: CommitmentPolicy | None = None) -> Callable[[str], str | None]:
-    """Return the check of one turn's answer, which may tell what its passages tell."""
-    passages = [passage.text for passage in claim.brief.retrieved.passages]
-
-    def check(text: str) -> str | None:
-        return problem(text, claim.brief.language, passages, policy)
-
-    return check
 
 
 def _kinds_in(sentence: str, language: str, policy: CommitmentPolicy) -> Iterable[Commitment]:
@@ -86,6 +89,10 @@ def _kinds_in(sentence: str, language: str, policy: CommitmentPolicy) -> Iterabl
 def _languages(language: str) -> list[str]:
     known = _wording().languages
     return list(dict.fromkeys((language, _EVERYWHERE))) if language in known else list(known)
+
+
+def _figures_of(passages: Iterable[str]) -> set[str]:
+    return {figure for passage in passages for figure in _figures(passage)}
 
 
 def _is_quoted(sentence: str, quotable: set[str]) -> bool:

@@ -50,7 +50,7 @@ def test_a_figure_may_be_quoted_and_no_other() -> None:
     """A price that stands in a passage may be told, in any notation; one that is only part of it may not."""
     passage = "Pro: 1.200,00 € a month, with 10% off for a year."
     assert problem("Pro costs €1,200 per month.", "en", [passage]) is None
-    assert problem("Pro costs €1,20 per month.", "en", [passage]) == "promises what no agent may: price"
+    assert problem("Pro costs €1,20 per month.", "en", [passage]) == "promised_price"
     assert problem("Pro costs €200 per month.", "en", [passage]) is not None
     assert problem("We can lock in that price.", "en", [passage]) is not None
 
@@ -61,7 +61,7 @@ def test_the_check_of_a_turn_knows_its_passages_and_its_language() -> None:
     brief = Brief(language="de", retrieved=Retrieved(state="found", passages=(passage,)))
     check = commitment_check(_claim(brief))
     assert check("<p>Pro kostet 49,00 € im Monat.</p>") is None
-    assert check("<p>Pro kostet 39 € im Monat.</p>") == "promises what no agent may: price"
+    assert check("<p>Pro kostet 39 € im Monat.</p>") == "promised_price"
     assert commitment_check(_claim(NO_BRIEF))("Pro costs €49 per month.") is not None
     assert commitment_check(_claim(NO_BRIEF), CommitmentPolicy(prohibited=()))("Pro costs €49 per month.") is None
 
@@ -94,7 +94,7 @@ def test_a_policy_narrows_and_widens() -> None:
     """An installation chooses what is prohibited and adds wording of its own."""
     lax = CommitmentPolicy(prohibited=(Commitment.LEGAL,), phrases={Commitment.LEGAL: (r"\bpinky swear\b",)})
     assert problem("I can give you a 20% discount.", "en", policy=lax) is None
-    assert problem("Pinky swear, it works.", "en", policy=lax) == "promises what no agent may: legal"
+    assert problem("Pinky swear, it works.", "en", policy=lax) == "promised_legal"
     assert judge("hello competitor").risk is Risk.NONE
     assert judge("hello competitor", policy=AbusePolicy(phrases={"spam": ("competitor",)})).reason.endswith("(policy)")
     assert judge("see https://a.example", policy=AbusePolicy(links=0)).risk is Risk.SPAM

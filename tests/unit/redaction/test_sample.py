@@ -1,10 +1,13 @@
 """What the redaction finds of the labelled sample, as CI holds it; `python -m benchmarks.redaction` tells more."""
 
+from typing import Literal
+
 import pytest
 
 from benchmarks.redaction.report import Report, compare, hits_in, labelled, ordering_turns, read_sample
 from infra.redaction.redactor import Redactor
 from infra.redaction.spans import STRUCTURED, Kind, Span
+from schemas.guardrail_policy import RedactionPolicy
 from tests.architecture.conftest import ROOT
 
 MOST_FALSE_HITS = 1
@@ -51,6 +54,13 @@ def test_real_ordering_turns_have_names_only() -> None:
     if turns is None:
         pytest.skip("the ordering dialogues are not beside this checkout")
     assert set(hits_in(turns, Redactor())) <= {Kind.NAME}
+
+
+@pytest.mark.parametrize("kind", ["email", "national_id", "phone", "ip"])
+def test_a_kind_that_is_not_looked_for_is_missed(kind: Literal["email", "national_id", "phone", "ip"]) -> None:
+    """Were one of the checks gone, the thresholds above would not hold."""
+    without = compare(read_sample(), Redactor(policy=RedactionPolicy(keep=(kind,))))
+    assert without.scores[kind].missed
 
 
 def test_a_miss_and_a_false_hit_are_seen() -> None:
