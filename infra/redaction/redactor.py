@@ -48,6 +48,11 @@ class Redactor:
         self._finders = [(find, needs_digit) for find, kinds, needs_digit in _FINDERS if not kinds <= self._unwanted]
         self._own = [(name, re.compile(pattern)) for name, pattern in policy.patterns.items()]
 
+    @property
+    def has_own(self) -> bool:
+        """Tell whether the installation has patterns of its own, which may find anything."""
+        return bool(self._own)
+
     def spans(self, text: str) -> list[Span]:
         """Return everything found, in order, without overlaps."""
         return without_overlaps(self._found(text))
