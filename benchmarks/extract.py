@@ -14,6 +14,7 @@ import jiter
 
 from workers.answers.extract import FieldScanner
 from workers.answers.sanitise import HtmlStream
+from workers.guardrails.links import any_link
 
 _T = TypeVar("_T")
 
@@ -81,7 +82,7 @@ def _scan(deltas: list[str]) -> None:
 
 
 def _scan_and_sanitise(deltas: list[str]) -> None:
-    feed, sanitise = FieldScanner().feed, HtmlStream().feed
+    feed, sanitise = FieldScanner().feed, HtmlStream(links=any_link).feed
     for delta in deltas:
         text = feed(delta)
         if text:

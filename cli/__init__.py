@@ -9,6 +9,7 @@ Commands:
 - `chat`: talking to a running system
 - `explain`: the whole story of a turn
 - `breakers`: lanes that skip their primary, seen and set by hand
+- `policy`: what is in force, with the versions of the wording behind it
 - `dlq`: dead letters, seen, discarded, exported
 - `replay`: dead letters answered anew: dry run, yes, job, progress
 - `replay_jobs`: replay jobs, watched and steered

@@ -6,6 +6,7 @@
 - `postgres`: the ledger: every transition of a turn
 - `celery`: hints on the lanes
 - `redis`: live frames, their log, and wake-ups
+- `redaction`: personal data and secrets in a text, replaced by placeholders
 - `telemetry`: logs, traces, metrics
 - `processes`: how every asyncio process starts and stops
 - `crash_points`: named places at which the fault suite lets a process die

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from schemas.agents import ANSWERING, Agent
 from schemas.asset_policy import AssetPolicy
 from schemas.completions import ModelClocks
+from schemas.guardrail_policy import GuardrailPolicy
 from schemas.turns import TurnState
 
 
@@ -122,6 +123,7 @@ class Policy(_Frozen):
     """What a visitor whom no model could answer is given: the bounded reply, or a human."""
     handoff_reply: str = "<p>I could not answer that just now. A colleague of mine will get back to you here.</p>"
     """Shown where a human takes over. HTML of the allow-list."""
+    guardrails: GuardrailPolicy = GuardrailPolicy()
     coalesce: bool = False
     """Answer messages that wait for the same earlier turn together, with one answer."""
 

@@ -7,6 +7,7 @@
 - `live_turns`: the leases of the turns a process carries
 - `agents`: what each agent is told, and the shape of its answer
 - `providers`: the model servers' clients
+- `guardrails`: what is decided about words without any model
 - `answers`: from a model's stream to what the visitor sees, and to its end
 - `assets`: what an answer links to: diagrams, images
 - `dead_letters`: a turn that left its lane: to the frontier, or into an operator's hands

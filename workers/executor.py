@@ -30,6 +30,7 @@ from workers.answers.settle import Settler
 from workers.answers.writer import FrameWriter
 from workers.assets.attach import Attachments
 from workers.breaker import Breakers
+from workers.guardrails.links import link_rule
 from workers.live_turns import LiveTurns
 from workers.providers.backends import Backends
 
@@ -179,7 +180,8 @@ class Executor:
         if ordinal == 1 and self.breakers.away(lane_of(claim.agent)):
             ending = FailedUnseen(Unavailable("taken away by a drill"))
         else:
-            ending = await run_attempt(provider, request, writer, show, source)
+            links = link_rule(self.policy.guardrails.links, claim.brief.retrieved.passages)
+            ending = await run_attempt(provider, request, writer, show, source, links)
         metrics.MODEL_CALLS.labels(model, str(ordinal), _outcome(ending)).inc()
         return ending
 

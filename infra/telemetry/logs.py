@@ -16,8 +16,9 @@ from opentelemetry import trace
 from structlog.stdlib import ProcessorFormatter
 from structlog.typing import EventDict, Processor
 
+from infra.policy import load_policy
 from infra.settings import Settings
-from infra.telemetry.redaction import mask, redact, redact_item
+from infra.telemetry.redaction import mask, put_in_force, redact, redact_item
 
 _OURS: Final = ("schemas", "infra", "producers", "workers", "simulators", "web", "cli")
 
@@ -55,7 +56,11 @@ def configure_logs(process: str, settings: Settings) -> None:
     """Send every log line of this process to standard error, one format, redacted.
 
     Start uvicorn with `log_config=None`, and call `own_celery_logs` before a Celery worker starts.
+
+    Raises:
+        PolicyInvalid: the policy file, which says what is redacted, cannot be used.
     """
+    put_in_force(load_policy(settings.policy).guardrails.redaction)
     pretty = settings.log_format == "pretty" or (settings.log_format == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(RedactingFormatter(process=process, pretty=pretty))

@@ -1,7 +1,8 @@
 """What must never appear in a log line or a span: visitors' words, answers, secrets.
 
-Two nets. By key: a value under a telling name is replaced, whatever it is. By pattern: secrets and quoted
+Three nets. By key: a value under a telling name is replaced, whatever it is. By pattern: secrets and quoted
 message text inside any other string are masked, because exceptions and foreign libraries build such strings.
+By kind: of personal data that `infra/redaction` finds, a placeholder stays.
 An object of a type not known here is shown as its type's name: its `repr` may hold a message.
 """
 
@@ -11,6 +12,11 @@ from datetime import date, datetime, timedelta
 from pathlib import PurePath
 from typing import Final, cast
 from uuid import UUID
+
+from infra.redaction import secrets
+from infra.redaction.redactor import Redactor
+from infra.redaction.spans import Kind
+from schemas.guardrail_policy import RedactionPolicy
 
 REDACTED: Final = "[redacted]"
 
@@ -48,35 +54,17 @@ _WORDS: Final = frozenset(
 )
 """Keys whose value may be somebody's words."""
 
-_ENDINGS: Final = (
-    r"(?:api_?key|authorization|cookie|credentials?|pass(?:words?|wd|phrase)|pepper|secrets?|signature|token)"
-)
-_KEY_OF_SECRET: Final = re.compile(rf"(?:^|_){_ENDINGS}$")
+_KEY_OF_SECRET: Final = re.compile(rf"(?:^|_){secrets.ENDINGS}$")
 
 _SCALARS: Final = (bool, int, float, type(None))
 _PLAIN: Final = (UUID, date, datetime, timedelta, PurePath)
 
 _LISTS: Final = (list, tuple, set, frozenset)
 
-_QUOTED: Final = r"""(?:"(?:\\.|[^"\\])*(?:"|$)|'(?:\\.|[^'\\])*(?:'|$))"""
 _WORD_NAMES: Final = "|".join(sorted(_WORDS - {"message"}, key=len, reverse=True))
 """`message` is left out of strings: there it is a server's error message, which an operator needs."""
 
-_SUSPECT: Final = re.compile(r"[=:]|bearer|basic|fl_|sk-|xox|hf_|eyj", re.IGNORECASE)
-"""What every pattern below needs; most strings have none of it and are passed on as they are."""
-
-_PATTERNS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
-    # Scheme and credentials of an authorization header, in whatever sentence it stands.
-    (re.compile(r"\b(Bearer|Basic)\s+[^\s\"',;]+", re.IGNORECASE), rf"\1 {REDACTED}"),
-    # Our own keys: the public part stays, so that a key can be found and revoked.
-    (re.compile(r"\b(fl_[A-Za-z0-9]+)_[A-Za-z0-9_\-]{6,}"), rf"\1_{REDACTED}"),
-    # Keys of model servers, Slack, Hugging Face, and signed tokens.
-    (
-        re.compile(r"\b(?:sk-[\w\-]{8,}|xox[a-z]-[\w\-]{8,}|hf_\w{8,}|eyJ[\w\-]+\.[\w\-]+\.[\w\-]*)"),
-        REDACTED,
-    ),
-    # The password of a URL.
-    (re.compile(r"(\b[a-z][a-z0-9+.\-]*://[^\s:/@]*):[^\s/]+@", re.IGNORECASE), rf"\1:{REDACTED}@"),
+_QUOTES: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     # What libraries append to their messages: pydantic, SQLAlchemy, PostgreSQL.
     (re.compile(r"input_value=.*?(?=, input_type=|$)", re.DOTALL), f"input_value={REDACTED}"),
     (re.compile(r"\[parameters: .*?(?:\](?=\n|$)|\Z)", re.DOTALL), f"[parameters: {REDACTED}]"),
@@ -86,31 +74,60 @@ _PATTERNS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
     ),
     (re.compile(r"(invalid input (?:syntax|value) for [\w ]+: )[^\n]+"), rf"\1{REDACTED}"),
     (re.compile(r"\b(DETAIL:\s+)[^\n]+"), rf"\1{REDACTED}"),
-    # name=value, name: value and "name": "value", quoted for words, bare as well for secrets.
+    # name=value, name: value and "name": "value", quoted.
     (
-        re.compile(rf"""(\b(?:{_WORD_NAMES})["']?\s*[:=]\s*b?){_QUOTED}""", re.IGNORECASE),
-        rf"\1{REDACTED}",
-    ),
-    (
-        re.compile(
-            rf"""((?:\b|_){_ENDINGS.replace("_?", "[_-]?")}["']?\s*[:=]\s*b?)"""
-            rf"""(?!(?:Bearer|Basic)\s|\[redacted)(?:{_QUOTED}|[^\s,;&"')\]}}]+)""",
-            re.IGNORECASE,
-        ),
+        re.compile(rf"""(\b(?:{_WORD_NAMES})["']?\s*[:=]\s*b?){secrets.QUOTED}""", re.IGNORECASE),
         rf"\1{REDACTED}",
     ),
 )
 
+_IDENTIFIER: Final = re.compile(
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9a-f]{32}|(?=\d*[a-f])[0-9a-f]{16}|"
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|\+00:00)?|"
+    r"(?!hf_|npm_|fl_|gh|sk_|rk_)[a-z]{1,16}(?:[._][a-z]{1,16}){0,4}"
+)
+"""What every line has: identifiers, trace and span, a time, a word. Sixteen digits may be a card."""
+
+_in_force = Redactor(without=(Kind.SECRET, Kind.PRIVATE_IP))
+
+
+def put_in_force(policy: RedactionPolicy) -> None:
+    """Let this process's lines and spans be redacted by an installation's policy, from now on.
+
+    Secrets are found by stricter patterns here than in what people write; addresses inside a house stay, for
+    operators look for them.
+    """
+    global _in_force  # noqa: PLW0603 - logs are of the process, and so is what may stand in them
+    _in_force = Redactor(policy=policy, without=(Kind.SECRET, Kind.PRIVATE_IP))
+
 
 def mask(text: str) -> str:
-    """Return `text` with secrets and quoted message text masked, cut to a length a log line can carry."""
+    """Return `text` without secrets, quoted message text and personal data, cut to a length a log line can carry."""
     if len(text) > _MAX_STRING:
         text = text[:_MAX_STRING] + f"… [{len(text) - _MAX_STRING} characters more]"
-    if _SUSPECT.search(text) is None:
+    if not _in_force.has_own and _IDENTIFIER.fullmatch(text) is not None:
         return text
-    for pattern, replacement in _PATTERNS:
+    if secrets.suspect(text):
+        text = _without_secrets(text)
+    return _in_force.clean(text)
+
+
+def _without_secrets(text: str) -> str:
+    for pattern in (secrets.SCHEME, *secrets.PATTERNS):
+        text = pattern.sub(_hidden, text)
+    for pattern, replacement in _QUOTES:
         text = pattern.sub(replacement, text)
+    for pattern in (secrets.NAMED, secrets.TOLD):
+        text = pattern.sub(_hidden, text)
     return text
+
+
+def _hidden(match: re.Match[str]) -> str:
+    """Return a match with its secret replaced, and what stands around that as it is."""
+    if "secret" not in match.re.groupindex:
+        return REDACTED
+    before, after = match.start("secret") - match.start(), match.end("secret") - match.start()
+    return f"{match[0][:before]}{REDACTED}{match[0][after:]}"
 
 
 def is_telling(key: str) -> bool:

@@ -17,6 +17,7 @@ from schemas.policy import Policy
 from schemas.turns import TurnState
 from workers.answers.group import tell_group
 from workers.answers.sanitise import HtmlStream, to_text
+from workers.guardrails.links import any_link
 
 log = get_logger(__name__)
 
@@ -126,6 +127,6 @@ def _ended(turn: Abandoned) -> Settlement:
 
 
 def _closers(content: str) -> str:
-    html = HtmlStream()
+    html = HtmlStream(links=any_link)
     html.feed(content)
     return html.closers()

@@ -14,6 +14,7 @@ from schemas.outcomes import Answer, Answered, AttemptEnding, FailedUnseen, Leas
 from workers.answers.extract import FieldScanner, MalformedAnswer
 from workers.answers.sanitise import HtmlStream
 from workers.answers.writer import FrameWriter
+from workers.guardrails.links import LinkRule, no_link
 
 _MAX_LABEL: Final = 64
 
@@ -25,8 +26,8 @@ Show = Callable[[str], Awaitable[bool]]
 class _Reading:
     """The state of one stream: raw JSON in, safe HTML out."""
 
+    html: HtmlStream
     scanner: FieldScanner = field(default_factory=FieldScanner)
-    html: HtmlStream = field(default_factory=HtmlStream)
     logprobs: list[float] = field(default_factory=list[float])
     finish: Finish | None = None
 
@@ -56,14 +57,19 @@ class _Reading:
 
 
 async def run_attempt(
-    provider: Provider, request: CompletionRequest, writer: FrameWriter, show: Show, source: Source
+    provider: Provider,
+    request: CompletionRequest,
+    writer: FrameWriter,
+    show: Show,
+    source: Source,
+    links: LinkRule = no_link,
 ) -> AttemptEnding:
     """Stream one completion to the visitor.
 
     A failure is told apart by the commit point: before the first visible byte another attempt may follow,
     after it the text stays and the turn is truncated.
     """
-    reading = _Reading()
+    reading = _Reading(HtmlStream(links=links))
     error: ProviderError
     asked: float | None = time.monotonic()
     try:

@@ -13,6 +13,8 @@ from typing import Final, Literal, TypedDict
 
 import nh3
 
+from workers.guardrails.links import LinkRule, any_link, no_link
+
 MAX_TAG_CHARS: Final = 2_048
 MAX_OPEN_ELEMENTS: Final = 48
 
@@ -42,7 +44,7 @@ class AllowList(TypedDict):
 ALLOWED: Final = AllowList(
     tags={"br", *_BLOCKS, *_INLINE},
     attributes={"a": {"href"}},
-    url_schemes={"https", "http", "mailto"},
+    url_schemes={"https"},
     url_relative="deny",
     link_rel=LINK_REL,
 )
@@ -75,7 +77,7 @@ _REFERENCE: Final = re.compile(r"&(?:#(?:[xX][0-9a-fA-F]{0,30}+|[0-9]{0,30}+)|[A
 _LONGEST_REFERENCE: Final = 34
 _REFERENCE_NAMES: Final = sorted(html5)
 _IN_ATTRIBUTE: Final = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|([A-Za-z][A-Za-z0-9]*+(?:;|(?![=A-Za-z0-9]))))")
-_LINK: Final = re.compile(r"https?://(?P<authority>[^/?#]+)|mailto:[^@?]+@", re.IGNORECASE)
+_LINK: Final = re.compile(r"https://(?P<authority>[^/?#]+)", re.IGNORECASE)
 _QUOTED: Final = {'"': "%22", "<": "%3C", ">": "%3E", "`": "%60"}
 
 
@@ -84,9 +86,11 @@ class HtmlStream:
 
     Plain text passes at once; held back is only what may be an unfinished tag (at most MAX_TAG_CHARS),
     reference or end of a comment. Inline elements end where a block begins; an item without a list gets one.
+    A link whose address `links` does not allow is left out, its text is kept.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, links: LinkRule = no_link) -> None:
+        self._links = links
         self._quick = True  # nothing is pending: text without special characters may pass as it is
         self._held = ""
         self._in_tag = False  # what is held is a tag, which only a ">" can complete
@@ -329,7 +333,7 @@ class HtmlStream:
         self._push("li", "<li>")
 
     def _start_inline(self, name: str, attributes: str) -> None:
-        markup = _link(attributes) if name == "a" else f"<{name}>"
+        markup = _link(attributes, self._links) if name == "a" else f"<{name}>"
         if not markup:
             return
         if name == "a":
@@ -366,7 +370,7 @@ class HtmlStream:
 
 def to_text(html: str) -> str:
     """Return the plain text of any HTML: no tags; breaks, blocks and list items begin new lines."""
-    stream = HtmlStream()
+    stream = HtmlStream(links=any_link)
     clean = stream.feed(html) + stream.finish()
     lines = re.sub(r"<br>|<li>|</?(?:p|ul|ol|pre|blockquote|h3|h4)>", "\n", clean)
     text = references.unescape(re.sub(r"<[^>]*>", "", lines)).replace("\xa0", " ")
@@ -407,7 +411,7 @@ def _may_grow(reference: str) -> bool:
     return longer < len(_REFERENCE_NAMES) and _REFERENCE_NAMES[longer].startswith(body)
 
 
-def _link(attributes: str) -> str:
+def _link(attributes: str, allowed: LinkRule) -> str:
     """Return the start tag of a link, or nothing where the address is missing or not allowed."""
     found = (match for match in _ATTRIBUTE.finditer(attributes) if match[1].lower() == "href")
     href = next(found, None)
@@ -415,16 +419,16 @@ def _link(attributes: str) -> str:
         return ""
     address = _address(href[2] or href[3] or href[4] or "")
     start = f'<a href="{_escaped(address)}" rel="{LINK_REL}">'
-    return start if address and _JUDGE.clean(f"{start}</a>") == f"{start}</a>" else ""
+    return start if address and allowed(address) and _JUDGE.clean(f"{start}</a>") == f"{start}</a>" else ""
 
 
 def _address(value: str) -> str:
-    """Return an address with one of the allowed schemes, and no credentials in it, or nothing."""
+    """Return an https address without credentials in it, or nothing."""
     decoded = _without_noise(_IN_ATTRIBUTE.sub(_attribute_reference, value)).strip()
     address = re.sub(r"[\t\n]", "", decoded)
     address = re.sub(r"\s", "%20", re.sub('["<>`]', lambda char: _QUOTED[char[0]], address))
     link = _LINK.match(address)
-    if link is None or "\\" in address or "@" in (link["authority"] or ""):
+    if link is None or "\\" in address or "@" in link["authority"]:
         return ""
     return address
 

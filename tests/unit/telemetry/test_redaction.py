@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 from sqlalchemy.exc import DBAPIError
 
-from infra.telemetry.redaction import REDACTED, mask, redact, redact_item
+from infra.telemetry.redaction import REDACTED, mask, put_in_force, redact, redact_item
+from schemas.guardrail_policy import RedactionPolicy
 from schemas.turns import TurnRequest
 
 PLANTED = "hunter2-PLANTED"
@@ -87,6 +88,41 @@ def test_an_operator_keeps_what_helps() -> None:
     assert mask(sentence) == sentence
     assert mask("key fl_k7d2_abcdefghijk is revoked") == f"key fl_k7d2_{REDACTED} is revoked"
     assert mask("redis://:pw@cache:6379/0 is down") == f"redis://:{REDACTED}@cache:6379/0 is down"
+
+
+@pytest.mark.parametrize(
+    ("line", "masked"),
+    [
+        ("no reply to jane@example.com", "no reply to [email]"),
+        ("conversation +1 202 555 0143 is closed", "conversation [phone] is closed"),
+        ("refused 203.0.113.9, kept 10.0.0.5:5432 and 127.0.0.1", "refused [ip], kept 10.0.0.5:5432 and 127.0.0.1"),
+        ("bad row 4111 1111 1111 1111", "bad row [card]"),
+        ("https://bot:pw@git.example.com/jane@example.com", "https://bot:[redacted]@git.example.com/[email]"),
+    ],
+)
+def test_personal_data_is_a_placeholder(line: str, masked: str) -> None:
+    """What `infra/redaction` finds does not pass, under any key and as a key; servers inside a house stay readable."""
+    assert mask(line) == masked
+    assert redact({"note": [line], line: 1}) == {"note": [masked], masked: 1}
+
+
+@pytest.mark.parametrize("text", ["4111111111111111", "hf_abcdefghijkl", "ghp_" + "a" * 24, "npm_" + "b" * 32])
+def test_what_looks_like_an_identifier_is_still_looked_at(text: str) -> None:
+    """The short way for identifiers and words lets no card and no key through."""
+    assert text not in mask(text)
+
+
+def test_a_policy_is_put_in_force() -> None:
+    """An installation's own patterns hold for logs and spans from then on, and can be taken back."""
+    assert mask("member M-123456") == "member M-123456"
+    assert mask("acme") == "acme"
+    put_in_force(RedactionPolicy(patterns={"member": r"M-\d{6}|\bacme\b"}, keep=("private_ip",)))
+    try:
+        assert mask("member M-123456") == "member [member]"
+        assert mask("acme") == "[member]"
+    finally:
+        put_in_force(RedactionPolicy())
+    assert mask("member M-123456") == "member M-123456"
 
 
 def test_an_unknown_object_is_only_named() -> None:
