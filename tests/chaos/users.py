@@ -29,7 +29,11 @@ LINES: Final = (
 _LINES_A_CONVERSATION: Final = 5
 _PAUSE: Final = 0.5
 _PATIENCE: Final = 150.0
-"""Seconds for a message to be taken, and for an answer to be told to its end: twice what a turn itself may take."""
+"""Seconds for a message to be taken, and for an answer to be told to its end: twice what a turn itself may take.
+
+An answer is waited for that long while the gateway can be reached: on a full machine it may be killed faster than it
+starts, and nobody promises a stream from a process that is not there.
+"""
 
 
 class Users:
@@ -137,9 +141,13 @@ class Users:
         leaves = self._random.randrange(1, 12) if fickle else None
         give_up = time.monotonic() + _PATIENCE
         while not transcript.done and time.monotonic() < give_up:
+            tried = time.monotonic()
             try:
                 transcript.connections += 1
                 await self._read(transcript, leaves if transcript.connections == 1 else None)
+            except aiohttp.ClientConnectorError:
+                self.met["gateway away"] += 1
+                give_up += time.monotonic() - tried + _PAUSE
             except (aiohttp.ClientError, TimeoutError, OSError):
                 self.met["stream broken"] += 1
             if not transcript.done:
