@@ -6,7 +6,7 @@ from typing import Literal
 from schemas.completions import ProviderError
 from schemas.dead_letters import DeadLetterReason
 
-Source = Literal["primary", "fallback", "offline", "none"]
+Source = Literal["primary", "fallback", "offline", "human", "none"]
 
 
 @dataclass(frozen=True, slots=True)
