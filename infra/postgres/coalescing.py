@@ -21,8 +21,8 @@ _EMPTY_LINE: Final = "chr(10) || chr(10)"
 # One whose deadline has passed may be fenced by a sweep already: it ends by itself.
 ABSORBED_CTES: Final = f"""behind AS (
     SELECT n.turn_id, c.turn_id AS head,
-           bool_and(n.state = 'received' AND n.channel = c.channel AND n.replay_of IS NULL AND n.said_by IS NULL AND n.history = '[]'
-                    AND n.deadline_at > clock_timestamp()) OVER so_far AS fit,
+           bool_and(n.state = 'received' AND n.channel = c.channel AND n.replay_of IS NULL AND n.history = '[]'
+                    AND n.said_by IS NULL AND n.deadline_at > clock_timestamp()) OVER so_far AS fit,
            length(c.input_text) + sum(length(n.input_text) + 2) OVER so_far AS characters
     FROM claimed c CROSS JOIN LATERAL (
         SELECT * FROM turns o WHERE o.tenant_id = c.tenant_id AND o.conversation_id = c.conversation_id

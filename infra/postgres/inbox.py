@@ -285,7 +285,7 @@ class Inbox:
         return _prepared(found) if found else None
 
     async def queue(self, prepared: Prepared, plan: Plan) -> bool:
-        """Write the plan down and open the turn to its lane. False: it is not ours any more, or a person has the conversation."""
+        """Write the plan down and open the turn to its lane. False: it is not ours any more, or a person's."""
         found = await row(
             self._engine,
             _QUEUE,

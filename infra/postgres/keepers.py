@@ -41,12 +41,17 @@ def told_of_person(turn: str) -> str:
 
 _CONVERSATION: Final = "c.tenant_id = CAST(:tenant AS text) AND c.conversation_id = CAST(:conversation AS text)"
 
+# Locked first: the clock is read once whatever had the row before has let it go.
 _TAKE = text(f"""
-WITH changed AS (
+WITH held AS (
+    SELECT c.tenant_id, c.conversation_id FROM conversations c WHERE {_CONVERSATION} FOR NO KEY UPDATE
+), changed AS (
     UPDATE conversations c
     SET keeper = 'human', keeper_name = CAST(:name AS text), keeper_reason = CAST(:reason AS text),
         keeper_since = CASE WHEN c.keeper = 'human' THEN c.keeper_since ELSE clock_timestamp() END
-    WHERE {_CONVERSATION} AND (c.keeper = 'agent' OR c.keeper_name IS DISTINCT FROM CAST(:name AS text))
+    FROM held h
+    WHERE c.tenant_id = h.tenant_id AND c.conversation_id = h.conversation_id AND (
+        c.keeper = 'agent' OR c.keeper_name IS DISTINCT FROM CAST(:name AS text))
     RETURNING c.conversation_id
 ), {
     AUDITED.format(

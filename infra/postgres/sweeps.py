@@ -103,7 +103,7 @@ _COLUMNS: Final = f"""t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.
        t.content, t.cuts, t.traceparent, t.reason, t.plan IS NOT NULL AS routed,
        t.said_by IS NOT NULL AS said, {keeper_of("t")} = 'human' AS kept, {told_of_person("t")} AS told,
        extract(epoch FROM t.created_at)::bigint AS created,
-       (SELECT max(a.ordinal) FROM attempts a WHERE a.turn_id = t.turn_id) AS ordinal"""
+       (SELECT max(a.ordinal) FROM attempts a WHERE a.turn_id = t.turn_id) AS ordinal"""  # noqa: S608
 
 # No rescue is left where the one fallback is used, or the policy pays for none.
 _UNROUTABLE: Final = """t.state = 'rescue'

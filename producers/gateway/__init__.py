@@ -14,6 +14,7 @@ In the order a request meets them:
 - `widget_tokens`: short-lived tokens for visitors of a web page
 - `turns`: submitting a turn and asking how it stands
 - `conversations`: the transcript
+- `takeovers`: people who take conversations over, write in them, give them back
 - `watch`: the frames of a turn, every one once, in order, whatever breaks meanwhile
 - `streams`: frames as server-sent events
 - `websocket`: frames of a conversation over one socket
