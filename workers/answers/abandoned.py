@@ -118,10 +118,12 @@ class AbandonedSettler:
         metrics.TURN_DURATION.labels(settlement.state.value).observe(settled.took)
         if settlement.letter is not None:
             metrics.DEAD_LETTERS.labels(settlement.letter.value).inc()
-        wanted = turn.said or turn.kept
-        tell = log.info if wanted else log.warning
-        name = "persons_turn_ended" if wanted else "abandoned_turn_ended"
-        tell(name, turn_id=turn.turn_id, state=settlement.state.value, reason=settlement.reason)
+        if turn.said or turn.kept:
+            log.info("persons_turn_ended", turn_id=turn.turn_id, state=settlement.state.value)
+        else:
+            log.warning(
+                "abandoned_turn_ended", turn_id=turn.turn_id, state=settlement.state.value, reason=settlement.reason
+            )
         await self._tell(turn, settlement)
         await tell_group(self.frames, settlement, settled.absorbed)
         if settled.next_turn is not None:
