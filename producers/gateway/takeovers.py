@@ -182,10 +182,7 @@ def html_of(text: str) -> str:
 
 
 def _digest(conversation: str, text: str) -> str:
-    try:
-        return hashlib.sha256(json.dumps([conversation, text], ensure_ascii=False).encode()).hexdigest()
-    except UnicodeEncodeError as error:
-        raise NotText("The message is not valid Unicode text.") from error
+    return hashlib.sha256(json.dumps([conversation, text]).encode()).hexdigest()
 
 
 def _keepers(parts: Parts, principal: Principal) -> Keepers:

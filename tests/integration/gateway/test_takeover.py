@@ -120,7 +120,7 @@ async def test_half_a_character_is_a_problem(gateway: Gateway, worker: Worker) -
     assert (await ask(gateway, "POST", TAKEOVER, {}))[0] == 200
     headers = gateway.bearer(gateway.operator_key, **{"Content-Type": "application/json"})
     response = await gateway.http.post(MESSAGES, content=b'{"text": "\\ud800"}', headers=headers)
-    assert (response.status_code, response.json()["code"]) == (422, "invalid_request")
+    assert (response.status_code, response.json()["code"]) == (400, "bad_request")
 
 
 async def test_whoever_watches_sees_what_a_person_writes(gateway: Gateway, worker: Worker) -> None:

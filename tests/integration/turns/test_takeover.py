@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
-import pytest
 from sqlalchemy import text
 
 from infra.policy import load_policy
@@ -95,38 +94,44 @@ async def waiting(p: Pipeline, n: int) -> None:
 UNSEEN: Final = ("received", "preparing", "queued", "running", "fallback", "rescue")
 
 
-@pytest.mark.parametrize("state", UNSEEN)
-async def test_an_unseen_turn_is_the_persons_in_every_state(state: str, database_url: str, redis_url: str) -> None:
+async def test_an_unseen_turn_is_the_persons_in_every_state(database_url: str, redis_url: str) -> None:
     """Wherever a turn stands while nothing of it is visible, a takeover hands it off, and its worker is fenced."""
     async with pipeline(database_url, redis_url) as p:
-        claim, writer = await claimed(p, "c1")
-        turn = claim.turn_id
-        claims = p.runtime.executor.claims
-        if state == "fallback":
-            assert await claims.latch_fallback(claim, "timeout")
-        elif state != "running":
-            await p.query(
-                "UPDATE turns SET state = :s, owner = NULL, lease_until = clock_timestamp() - interval '1 s'"
-                " WHERE turn_id = CAST(:t AS uuid)",
-                s=state,
-                t=turn,
-            )
-        await take(p, "c1")
-        for verb in (
-            claims.latch_visible(claim, 1),
-            claims.latch_fallback(claim, "timeout"),
-            claims.claim(turn),
-            claims.rescue(turn),
-        ):
-            assert not await verb
-        assert not await p.runtime.executor.show(claim, writer, 1, "<p>late")
-        await p.runtime.executor.settler.settle(claim, 0, writer, Answered(ANSWER))
-        assert await told(p, turn) == ("handed_off", "taken_over", REPLY, "none")
-        assert [frame.phase for frame in await p.log(turn)][-1] is Phase.HANDED_OFF
+        for state in UNSEEN:
+            await taken_from(p, state)
         results = await p.query(
-            "SELECT convert_from(value, 'UTF8')::jsonb AS v FROM outbox WHERE topic = 'fairlead.results'"
+            "SELECT convert_from(value, 'UTF8')::jsonb ->> 'state' AS state,"
+            " convert_from(value, 'UTF8')::jsonb ->> 'reason' AS reason FROM outbox WHERE topic = 'fairlead.results'"
         )
-        assert [(r["v"]["state"], r["v"]["reason"]) for r in results] == [("handed_off", "taken_over")]  # pyright: ignore[reportIndexIssue, reportUnknownVariableType] - JSON
+        assert results == [{"state": "handed_off", "reason": "taken_over"}] * len(UNSEEN)
+
+
+async def taken_from(p: Pipeline, state: str) -> None:
+    """Take a conversation over whose turn is in this state, and let everybody go on who had it."""
+    claim, writer = await claimed(p, state)
+    turn = claim.turn_id
+    claims = p.runtime.executor.claims
+    if state == "fallback":
+        assert await claims.latch_fallback(claim, "timeout")
+    elif state != "running":
+        await p.query(
+            "UPDATE turns SET state = :s, owner = NULL, lease_until = clock_timestamp() - interval '1 s'"
+            " WHERE turn_id = CAST(:t AS uuid)",
+            s=state,
+            t=turn,
+        )
+    await take(p, state)
+    for verb in (
+        claims.latch_visible(claim, 1),
+        claims.latch_fallback(claim, "timeout"),
+        claims.claim(turn),
+        claims.rescue(turn),
+    ):
+        assert not await verb
+    assert not await p.runtime.executor.show(claim, writer, 1, "<p>late")
+    await p.runtime.executor.settler.settle(claim, 0, writer, Answered(ANSWER))
+    assert await told(p, turn) == ("handed_off", "taken_over", REPLY, "none")
+    assert [frame.phase for frame in await p.log(turn)][-1] is Phase.HANDED_OFF
 
 
 async def test_whichever_comes_first_the_other_sees_it(database_url: str, redis_url: str) -> None:
