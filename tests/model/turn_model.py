@@ -358,10 +358,12 @@ def fence_hopeless(s: State, u: Upkeep, _: Bounds) -> Iterator[tuple[str, State,
         return
     epoch = s.ledger.epoch + 1
     fenced = s._replace(ledger=s.ledger._replace(epoch=epoch))
+    # The fence says whose the turn is: a person's is handed off.
+    step = "taken back" if s.human else "fenced"
     if not any(other.step == "fenced" and other.epoch == s.ledger.epoch for other in s.upkeeps):
-        yield "fence hopeless", fenced, Upkeep("fenced", epoch)
+        yield "fence hopeless", fenced, Upkeep(step, epoch)
     elif s.faults:
-        yield "fence hopeless, overtaking", fenced._replace(faults=s.faults - 1), Upkeep("fenced", epoch)
+        yield "fence hopeless, overtaking", fenced._replace(faults=s.faults - 1), Upkeep(step, epoch)
 
 
 def bound(s: State, u: Upkeep, _: Bounds) -> Iterator[tuple[str, State, Upkeep]]:
