@@ -8,6 +8,7 @@ Commands:
 - `up`: the whole system on this machine
 - `chat`: talking to a running system
 - `explain`: the whole story of a turn
+- `conversations`: taken over by people, written in, given back
 - `breakers`: lanes that skip their primary, seen and set by hand
 - `policy`: what is in force, with the versions of the wording behind it
 - `dlq`: dead letters, seen, discarded, exported

@@ -113,6 +113,7 @@ def _header(story: Story, *, styled: bool) -> str:
         ("agent", f"{story.agent}{f' ({story.plan.why})' if story.plan else ''}" if story.agent else None),
         ("replay of", _replay_of(story)),
         ("models", _models(story)),
+        ("written by", story.said_by),
         ("state", f"{story.state.value}{f' ({story.reason})' if story.reason else ''}"),
         ("recorded", clock(story.created_at)),
         ("deadline", _deadline(story)),
@@ -120,6 +121,7 @@ def _header(story: Story, *, styled: bool) -> str:
         ("hints", _hints(story)),
         ("event", _event(story)),
         ("result", _result(story)),
+        ("keeper", _keeper(story)),
         ("trace", story.trace_id),
     ]
     rows = [(name, value) for name, value in facts if value]
@@ -172,6 +174,16 @@ def _result(story: Story) -> str | None:
     if story.result.state == "published":
         return f"published to {story.result.topic}"
     return f"waits in the outbox for {story.result.topic}: see Kafka and upkeep"
+
+
+def _keeper(story: Story) -> str | None:
+    kept = story.kept_by
+    if kept is None or kept.since is None:
+        return None
+    if kept.keeper == "agent":
+        return f"agents again, since a person gave the conversation back at {clock(kept.since)}"
+    why = f": {kept.reason}" if kept.reason else ""
+    return f"{kept.operator or 'a person'}, who took the conversation over at {clock(kept.since)}{why}"
 
 
 def _frames(story: Story, *, styled: bool) -> str:

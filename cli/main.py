@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from pydantic import ValidationError
 
-from cli import access, breakers, dlq, policy
+from cli import access, breakers, conversations, dlq, policy
 from cli.failure import sentence_of
 from cli.state import DEFAULT_STATE
 from infra.settings import Settings
@@ -27,6 +27,7 @@ app.add_typer(access.tenants_app, name="tenants")
 app.add_typer(access.keys_app, name="keys")
 app.add_typer(access.sites_app, name="sites")
 app.add_typer(breakers.app, name="breakers")
+app.add_typer(conversations.app, name="conversations")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(policy.app, name="policy")
 

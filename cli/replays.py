@@ -21,6 +21,7 @@ _LEFT: Final[dict[Outcome, str]] = {
     "already_answered": "answered already: left alone",
     "discarded": "discarded: left alone",
     "obsolete": "marked obsolete, as their conversations moved on: left alone; --late answers them too",
+    "taken_over": "in conversations that a person has: left to them",
     "moved_on": "in conversations that moved on: to be marked obsolete; --late answers them too",
     "never_a_turn": "records that never became turns: left alone; only --mode deliver sends them back",
     "replayed_too_often": f"delivered in vain {MAX_REPLAYS} times: left alone",

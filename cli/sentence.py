@@ -4,6 +4,7 @@ from typing import Final
 
 from cli.story import FAILURES, Attempt, Story, Transition
 from schemas.dead_letters import DeadLetterReason
+from schemas.keepers import TAKEN_OVER
 from schemas.turns import TERMINAL, TurnState
 
 _NAMES: Final = {
@@ -56,6 +57,10 @@ def sentence(story: Story) -> str:
 
 def _sentence(story: Story) -> str:
     match story.state:
+        case TurnState.ANSWERED if story.said_by is not None:
+            return f"Written by {story.said_by}, a person who had the conversation; {_waited(story)}."
+        case TurnState.HANDED_OFF if story.reason == TAKEN_OVER:
+            return f"{_capitalised(_taken_over(story))}{_delivered(story)}."
         case TurnState.ANSWERED:
             return f"Answered by {_answerer(story)}{_after(story)}; {_waited(story)}."
         case TurnState.TRUNCATED:
@@ -68,6 +73,16 @@ def _sentence(story: Story) -> str:
             return f"Ended {state.value.replace('_', ' ')}{f': {story.reason}' if story.reason else ''}."
         case _:
             return f"{_capitalised(_standing(story))}.{_overdue(story)}"
+
+
+def _taken_over(story: Story) -> str:
+    """What a takeover left of the turn: where it was taken back from, or that no agent ever had it."""
+    models = [named(attempt.model) for attempt in story.attempts or ()]
+    causes = _causes(story)
+    before = f"{_joined(causes)}; then " if causes else ""
+    if models:
+        return f"{before}a person took the conversation over while {models[-1]} was asked; nothing of it was shown"
+    return f"{before}left to the person who had taken the conversation over; no model was asked"
 
 
 def seconds(value: float) -> str:
@@ -213,6 +228,8 @@ def _standing(story: Story) -> str:
             return "Accepted a moment ago, and no orchestrator has recorded it yet"
         case TurnState.RECEIVED if story.behind:
             return f"Waits{since} for an earlier turn of its conversation to end: {story.behind}"
+        case TurnState.RECEIVED if story.said_by is not None:
+            return f"Written by {story.said_by}, and waits{since} for an orchestrator to show it"
         case TurnState.RECEIVED:
             return f"Recorded, and waits{since} for an orchestrator"
         case TurnState.PREPARING:

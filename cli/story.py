@@ -6,6 +6,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from schemas.agents import Lane
+from schemas.keepers import Keeper
 from schemas.replays import ReplayMode
 from schemas.turns import TERMINAL, TurnState
 
@@ -153,6 +154,15 @@ class Result(BaseModel):
     state: str
 
 
+class KeptBy(BaseModel):
+    """Who answers its conversation now."""
+
+    keeper: Keeper
+    operator: str | None = None
+    reason: str | None = None
+    since: datetime | None = None
+
+
 class Answer(BaseModel):
     """What was shown."""
 
@@ -191,6 +201,8 @@ class Story(BaseModel):
     kafka: KafkaPlace | None = None
     result: Result | None = None
     trace_id: str | None = None
+    said_by: str | None = None
+    kept_by: KeptBy | None = None
 
     @property
     def recorded(self) -> bool:

@@ -6,6 +6,7 @@ In the order a turn meets them:
 - `names`: every topic, lane, key and channel, spelled once
 - `agents`: the seven agents and the lanes they work on
 - `turns`: what a visitor may send, the states of a turn and the allowed transitions
+- `keepers`: who answers a conversation: agents, or a person
 - `events`: what Kafka carries
 - `envelope`: the CloudEvents headers around it
 - `policy`: behaviour as data: agents, models, deadlines

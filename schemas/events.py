@@ -50,12 +50,14 @@ class TurnSettled(BaseModel):
     channel: Channel
     state: Literal["answered", "truncated", "bounded", "handed_off", "cancelled", "rejected", "parked"]
     agent: Agent | None
-    source: Literal["primary", "fallback", "offline", "none"]
+    source: Literal["primary", "fallback", "offline", "human", "none"]
     """Which model call the answer came from."""
+    """Which model call the answer came from; `human`: it is a message of a person's own."""
     html: str
     text: str
     reason: str | None = None
-    """Why the turn did not end `answered`; `coalesced` where its answer is another turn's."""
+    """Why the turn did not end `answered`; `coalesced` where its answer is another turn's, `taken_over` where a person
+    had the conversation and answers it, or not, in a turn of their own."""
     answered_in: Uuid | None = None
     """The earlier turn whose answer is also this one's; its own `html` and `text` are empty then."""
     settled_at: str

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from schemas.completions import ProviderError
 from schemas.dead_letters import DeadLetterReason
 
-Source = Literal["primary", "fallback", "offline", "none"]
+Source = Literal["primary", "fallback", "offline", "human", "none"]
 
 
 @dataclass(frozen=True, slots=True)

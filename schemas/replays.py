@@ -11,6 +11,7 @@ Outcome = Literal[
     "discarded",
     "obsolete",
     "moved_on",
+    "taken_over",
     "never_a_turn",
     "replayed_too_often",
     "being_replayed",
@@ -18,7 +19,8 @@ Outcome = Literal[
     "gone",
 ]
 """What a job does with a dead letter. All but `answer` and, when delivering, `never_a_turn` leave it alone:
-`moved_on` and `obsolete`: the visitor wrote on and was answered; `being_replayed`: another job is at it;
+`moved_on` and `obsolete`: the visitor wrote on and was answered; `taken_over`: a person has the conversation;
+`being_replayed`: another job is at it;
 `still_open`: its turn has not ended; `gone`: its turn is no longer kept."""
 
 MAX_REPLAYS: Final = 3

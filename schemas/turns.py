@@ -117,13 +117,15 @@ _LEAVING: Final = frozenset({_S.BOUNDED, _S.HANDED_OFF, _S.CANCELLED})
 TRANSITIONS: Final[dict[TurnState, frozenset[TurnState]]] = {
     # A coalesced turn ends as its head does.
     _S.RECEIVED: frozenset({_S.PREPARING, _S.REJECTED, _S.ANSWERED, _S.TRUNCATED}) | _LEAVING,
-    _S.PREPARING: frozenset({_S.PREPARING, _S.QUEUED}) | _LEAVING,
-    _S.QUEUED: frozenset({_S.RUNNING, _S.FALLBACK, _S.RESCUE}) | _LEAVING,
-    _S.RUNNING: frozenset({_S.FALLBACK, _S.STREAMING, _S.ANSWERED, _S.RESCUE}) | _LEAVING,
-    _S.FALLBACK: frozenset({_S.STREAMING, _S.ANSWERED, _S.RESCUE}) | _LEAVING,
+    # What a person writes is answered by it.
+    _S.PREPARING: frozenset({_S.PREPARING, _S.QUEUED, _S.ANSWERED}) | _LEAVING,
+    # Once a person has the conversation, its turn is taken back, to be handed off.
+    _S.QUEUED: frozenset({_S.RUNNING, _S.FALLBACK, _S.RESCUE, _S.PREPARING}) | _LEAVING,
+    _S.RUNNING: frozenset({_S.FALLBACK, _S.STREAMING, _S.ANSWERED, _S.RESCUE, _S.PREPARING}) | _LEAVING,
+    _S.FALLBACK: frozenset({_S.STREAMING, _S.ANSWERED, _S.RESCUE, _S.PREPARING}) | _LEAVING,
     _S.STREAMING: frozenset({_S.ANSWERED, _S.TRUNCATED, _S.SEALING}),
     _S.SEALING: frozenset({_S.ANSWERED, _S.TRUNCATED, _S.RESCUE}) | _LEAVING,
-    _S.RESCUE: frozenset({_S.FALLBACK, _S.PARKED}) | _LEAVING,
+    _S.RESCUE: frozenset({_S.FALLBACK, _S.PARKED, _S.PREPARING}) | _LEAVING,
     **{state: frozenset[TurnState]() for state in TERMINAL},
 }
 """Every allowed step. Terminal states absorb."""

@@ -8,6 +8,7 @@
 - `headers`: Kafka headers as PostgreSQL keeps them
 - `inbox`: recording, preparing and queueing a turn
 - `coalescing`: waiting messages taken together, part of the statements that prepare and end a turn
+- `keepers`: people who take conversations over, and what they write
 - `waiting`: turns in a lane that no hint brought
 - `claims`: taking a turn, its latches, its lease
 - `letters`: the dead letter of a turn, part of the statements that take it out of its lane

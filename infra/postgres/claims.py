@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.postgres.coalescing import asked
 from infra.postgres.inbox import HISTORY_SQL, PastTurn, brought_along, past_turns
+from infra.postgres.keepers import keeper_of
 from infra.postgres.letters import LETTER_COLUMNS, letter_ctes
 from infra.postgres.statements import row, rows
 from schemas.agents import Agent
@@ -38,6 +39,7 @@ WITH picked AS (
            c.force_frontier_next OR (t.plan ->> 'direct')::boolean OR :direct AS direct
     FROM turns t JOIN conversations c USING (tenant_id, conversation_id)
     WHERE t.turn_id = CAST(:turn_id AS uuid) AND t.state = 'queued' AND t.deadline_at > clock_timestamp()
+      AND c.keeper = 'agent'
     FOR UPDATE OF t, c
 ), claimed AS (
     UPDATE turns t
@@ -67,7 +69,7 @@ WITH claimed AS (
     SET state = 'fallback', epoch = t.epoch + 1, owner = :owner,
         lease_until = clock_timestamp() + make_interval(secs => :lease)
     WHERE t.turn_id = CAST(:turn_id AS uuid) AND t.state = 'rescue' AND t.deadline_at > clock_timestamp()
-      AND t.reason IS DISTINCT FROM 'budget'
+      AND t.reason IS DISTINCT FROM 'budget' AND {keeper_of("t")} = 'agent'
       AND NOT EXISTS (SELECT 1 FROM attempts a WHERE a.turn_id = t.turn_id AND a.ordinal = 2)
     RETURNING t.*
 ), unforced AS (
@@ -89,6 +91,7 @@ _FALLBACK = text(f"""
 WITH moved AS (
     UPDATE turns t SET state = 'fallback', lease_until = clock_timestamp() + make_interval(secs => :lease)
     WHERE turn_id = CAST(:turn_id AS uuid) AND epoch = :epoch AND state = 'running'
+      AND {keeper_of("t")} = 'agent'
     RETURNING {LETTER_COLUMNS}, 'running' AS from_state
 ), failed AS (
     UPDATE attempts a SET state = 'failed', error = :error, ended_at = clock_timestamp()
@@ -103,12 +106,18 @@ WITH moved AS (
 SELECT turn_id FROM moved
 """)  # noqa: S608
 
+# A takeover changes the conversation's row: whichever of the two comes first, the other one waits for it and sees it.
 _VISIBLE = text("""
-WITH moved AS (
+WITH old AS (
+    SELECT turn_id, state, tenant_id, conversation_id FROM turns WHERE turn_id = CAST(:turn_id AS uuid) FOR UPDATE
+), kept AS (
+    SELECT c.keeper FROM conversations c JOIN old USING (tenant_id, conversation_id) FOR SHARE OF c
+), moved AS (
     UPDATE turns SET state = 'streaming', visible_at = clock_timestamp(),
                      lease_until = clock_timestamp() + make_interval(secs => :lease)
-    FROM (SELECT turn_id, state FROM turns WHERE turn_id = CAST(:turn_id AS uuid) FOR UPDATE) old
+    FROM old, kept
     WHERE turns.turn_id = old.turn_id AND epoch = :epoch AND turns.state IN ('running', 'fallback')
+      AND kept.keeper = 'agent'
     RETURNING turns.turn_id, epoch, old.state AS from_state
 ), streaming AS (
     UPDATE attempts a SET state = 'streaming' FROM moved m WHERE a.turn_id = m.turn_id AND a.ordinal = :ordinal
@@ -119,7 +128,8 @@ WITH moved AS (
 SELECT turn_id FROM moved
 """)
 
-_RENEW = text("""
+# A turn that a person took over before it showed anything is let go: what is asked for it is asked in vain.
+_RENEW = text(f"""
 UPDATE turns t
 SET lease_until = clock_timestamp() + make_interval(secs => :lease),
     content = CASE WHEN t.state = 'streaming' THEN u.content ELSE t.content END,
@@ -127,8 +137,9 @@ SET lease_until = clock_timestamp() + make_interval(secs => :lease),
 FROM unnest(CAST(:turn_ids AS uuid[]), CAST(:epochs AS int[]), CAST(:contents AS text[]), CAST(:cuts AS text[]))
      AS u(turn_id, epoch, content, cuts)
 WHERE t.turn_id = u.turn_id AND t.epoch = u.epoch AND t.done_at IS NULL
+  AND (t.state = 'streaming' OR {keeper_of("t")} = 'agent')
 RETURNING t.turn_id::text
-""")
+""")  # noqa: S608
 
 # A turn that its own epoch has settled meanwhile is not lost: its worker may still be telling the end. Asked after
 # the renewal and not in it: that statement may have waited for the settlement, and would not see what it wrote.
@@ -243,7 +254,7 @@ class Claims:
         return await self._moved(_FALLBACK, claim, more)
 
     async def latch_visible(self, claim: Claim, ordinal: int) -> bool:
-        """The commit point: from now on this attempt's text stays. False: the turn is no longer ours."""
+        """The commit point: from now on this attempt's text stays. False: it is not ours, or a person's, by now."""
         return await self._moved(_VISIBLE, claim, {"ordinal": ordinal})
 
     async def _moved(self, statement: TextClause, claim: Claim, more: dict[str, object]) -> bool:

@@ -22,13 +22,13 @@ _EMPTY_LINE: Final = "chr(10) || chr(10)"
 ABSORBED_CTES: Final = f"""behind AS (
     SELECT n.turn_id, c.turn_id AS head,
            bool_and(n.state = 'received' AND n.channel = c.channel AND n.replay_of IS NULL AND n.history = '[]'
-                    AND n.deadline_at > clock_timestamp()) OVER so_far AS fit,
+                    AND n.said_by IS NULL AND n.deadline_at > clock_timestamp()) OVER so_far AS fit,
            length(c.input_text) + sum(length(n.input_text) + 2) OVER so_far AS characters
     FROM claimed c CROSS JOIN LATERAL (
         SELECT * FROM turns o WHERE o.tenant_id = c.tenant_id AND o.conversation_id = c.conversation_id
           AND o.seq > c.seq AND o.done_at IS NULL ORDER BY o.seq LIMIT {MOST_ABSORBED}
     ) n
-    WHERE c.channel <> '{CHANNEL_OPENAI}' AND c.replay_of IS NULL
+    WHERE c.channel <> '{CHANNEL_OPENAI}' AND c.replay_of IS NULL AND c.said_by IS NULL
     WINDOW so_far AS (ORDER BY n.seq)
 ), absorbed AS (
     UPDATE turns t SET coalesced_into = b.head FROM behind b

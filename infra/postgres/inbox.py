@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.postgres.coalescing import ABSORBED_CTES, ABSORBED_TEXT, asked
 from infra.postgres.headers import byte_array, flat
+from infra.postgres.keepers import keeper_of, told_of_person
 from infra.postgres.statements import row, rows
 from schemas.agents import Agent
 from schemas.briefs import NO_BRIEF, Brief
@@ -76,7 +77,10 @@ ORDER BY b.ord
 
 
 def _preparing(*, more: str = "", more_text: str = "") -> TextClause:
-    """Return the statement that takes the head of a conversation; `more` CTEs may add to its text."""
+    """Return the statement that takes the head of a conversation; `more` CTEs may add to its text.
+
+    Where a person has the conversation, its head is taken back from whatever it was given to: to be handed off.
+    """
     return text(f"""
 WITH claimed AS (
     UPDATE turns t
@@ -86,7 +90,8 @@ WITH claimed AS (
                            THEN clock_timestamp() + make_interval(secs => :turn) ELSE t.deadline_at END
     FROM (SELECT turn_id, state FROM turns WHERE turn_id = CAST(:turn_id AS uuid) FOR UPDATE) old
     WHERE t.turn_id = old.turn_id
-      AND (t.state = 'received' OR (t.state = 'preparing' AND t.lease_until < clock_timestamp()))
+      AND (t.state = 'received' OR (t.state = 'preparing' AND t.lease_until < clock_timestamp())
+           OR (t.state IN ('queued', 'running', 'fallback', 'rescue') AND {keeper_of("t")} = 'human'))
       AND NOT EXISTS (SELECT 1 FROM turns p WHERE p.tenant_id = t.tenant_id
                       AND p.conversation_id = t.conversation_id AND p.seq < t.seq AND p.done_at IS NULL)
     RETURNING t.*, old.state AS from_state
@@ -95,7 +100,9 @@ WITH claimed AS (
     SELECT turn_id, from_state, state, epoch, :actor FROM claimed
 ){more}
 SELECT t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.epoch, t.input_text{more_text} AS input_text,
-       t.history, t.channel, t.traceparent, {HISTORY_SQL} AS past
+       t.history, t.channel, t.traceparent, extract(epoch FROM t.created_at)::bigint AS created,
+       t.plan IS NOT NULL AS routed, t.said_by IS NOT NULL AS said, t.content, t.cuts,
+       {keeper_of("t")} = 'human' AS kept, {told_of_person("t")} AS told, {HISTORY_SQL} AS past
 FROM claimed t
 """)  # noqa: S608  (constants only)
 
@@ -103,18 +110,19 @@ FROM claimed t
 _PREPARE = _preparing()
 _PREPARE_TOGETHER = _preparing(more=f", {ABSORBED_CTES}", more_text=ABSORBED_TEXT)
 
-_QUEUE = text("""
+_QUEUE = text(f"""
 WITH queued AS (
-    UPDATE turns SET state = 'queued', owner = NULL, lease_until = NULL, agent = :agent, plan = CAST(:plan AS jsonb),
+    UPDATE turns t SET state = 'queued', owner = NULL, lease_until = NULL, agent = :agent, plan = CAST(:plan AS jsonb),
            head_at = clock_timestamp(), hinted_at = clock_timestamp(), hints = 1
     WHERE turn_id = CAST(:turn_id AS uuid) AND epoch = :epoch AND state = 'preparing'
+      AND {keeper_of("t")} = 'agent'
     RETURNING turn_id, epoch
 ), event AS (
     INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor, note)
     SELECT turn_id, 'preparing', 'queued', epoch, :actor, :note FROM queued
 )
 SELECT turn_id FROM queued
-""")
+""")  # noqa: S608  (constants only)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +179,19 @@ class Prepared:
     brought: tuple[tuple[str, str], ...]
     """History the channel brought along: (role, text), oldest first."""
     traceparent: str | None
+    created: int = 0
+    """Unix seconds at which it was recorded."""
+    routed: bool = False
+    """Whether an agent had it before: its watchers may have been told so."""
+    said: bool = False
+    """Nobody asks: it is what a person writes, and answers itself."""
+    content: str = field(default="", repr=False)
+    """What a person wrote, as safe HTML."""
+    cuts: tuple[int, ...] = ()
+    kept: bool = False
+    """A person has the conversation: no agent may answer."""
+    told: bool = False
+    """The visitor has heard so already, or has heard from that person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +285,7 @@ class Inbox:
         return _prepared(found) if found else None
 
     async def queue(self, prepared: Prepared, plan: Plan) -> bool:
-        """Write the plan down and open the turn to its lane. False: another owner took over meanwhile."""
+        """Write the plan down and open the turn to its lane. False: it is not ours any more, or a person's."""
         found = await row(
             self._engine,
             _QUEUE,
@@ -316,4 +337,11 @@ def _prepared(r: RowMapping) -> Prepared:
         past=past_turns(r["past"]),
         brought=brought_along(r["history"]),
         traceparent=r["traceparent"],
+        created=r["created"],
+        routed=r["routed"],
+        said=r["said"],
+        content=r["content"] if r["said"] else "",
+        cuts=tuple(cast("list[int]", r["cuts"])) if r["said"] else (),
+        kept=bool(r["kept"]),
+        told=bool(r["told"]),
     )

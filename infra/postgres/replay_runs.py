@@ -62,6 +62,7 @@ _COPIED: Final = """
 
 _DECIDED: Final = delivered(
     late="job.late",
+    keeper="p.keeper",
     unsettled="""WHEN p.last_seq <> (SELECT max(n.seq) FROM turns n WHERE n.tenant_id = t.tenant_id
                            AND n.conversation_id = t.conversation_id) THEN 'again'""",
 )
@@ -70,7 +71,7 @@ _DECIDED: Final = delivered(
 # then its count is ahead of the turns we see, and the letter is looked at again in the next round.
 _DELIVER = text(f"""
 WITH {_HELD}, picked AS ({_PICKED.format(held="AND EXISTS (SELECT 1 FROM job)")}), places AS (
-    SELECT p.*, c.tenant_id, c.last_seq FROM picked p CROSS JOIN job
+    SELECT p.*, c.tenant_id, c.last_seq, c.keeper FROM picked p CROSS JOIN job
     JOIN conversations c ON c.tenant_id = job.tenant_id AND c.conversation_id = p.conversation_id
     ORDER BY c.tenant_id, c.conversation_id FOR UPDATE OF c
 ), decided AS (

@@ -9,6 +9,7 @@ from sqlalchemy import RowMapping, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.postgres.audit import AUDITED
+from infra.postgres.keepers import keeper_of
 from infra.postgres.letter_queries import condition_of
 from infra.postgres.letter_views import Letter, Owner, load_letters, owned
 from infra.postgres.statements import row, rows
@@ -49,16 +50,18 @@ SHADOWED: Final = f"CASE WHEN l.state = 'discarded' THEN 'discarded' {_NO_TURN} 
 """What becomes of letter `l` when its answer is shown to nobody: also one that is answered already is asked again."""
 
 
-def delivered(*, late: str, unsettled: str = "") -> str:
+def delivered(*, late: str, keeper: str = keeper_of("t"), unsettled: str = "") -> str:
     """Return SQL for what becomes of letter `l` with turn `t` when its answer is shown.
 
     Args:
         late: SQL that says whether conversations that moved on are answered too.
+        keeper: SQL of who keeps the conversation.
         unsettled: a further `WHEN` for what cannot be decided yet.
     """
     return f"""CASE {_ENDED_BY_STATE.format(late=late)} {_NO_TURN}
     WHEN l.replay_turn = {DELIVERED_TURN} THEN 'being_replayed'
     WHEN l.replays >= {MAX_REPLAYS} THEN 'replayed_too_often'
+    WHEN {keeper} = 'human' THEN 'taken_over'
     {unsettled}
     WHEN NOT {late} AND {MOVED_ON} THEN 'moved_on' ELSE 'answer' END"""
 

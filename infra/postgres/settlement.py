@@ -19,13 +19,23 @@ from schemas.names import TOPIC_RESULTS, partition_key
 from schemas.outcomes import Source
 from schemas.turns import TurnState
 
+# What nobody has seen yet shall not be seen once a person has the conversation: its row is looked at, locked, as the
+# commit point does. What has been seen stays, and what a person wrote may be.
 _SETTLE = text(f"""
-WITH done AS (
+WITH old AS (
+    SELECT turn_id, state, tenant_id, conversation_id FROM turns WHERE turn_id = CAST(:turn_id AS uuid) FOR UPDATE
+), kept AS (
+    SELECT c.keeper FROM conversations c JOIN old USING (tenant_id, conversation_id)
+    WHERE old.state NOT IN ('streaming', 'sealing') AND CAST(:state AS text) <> 'handed_off'
+      AND CAST(:source AS text) <> 'human'
+    FOR SHARE OF c
+), done AS (
     UPDATE turns t
     SET state = :state, content = :content, cuts = CAST(:cuts AS int[]), closing = :closing, source = :source,
         dimension = :dimension, reason = :reason, done_at = clock_timestamp(), owner = NULL, lease_until = NULL
-    FROM (SELECT turn_id, state FROM turns WHERE turn_id = CAST(:turn_id AS uuid) FOR UPDATE) old
+    FROM old
     WHERE t.turn_id = old.turn_id AND t.epoch = :epoch AND t.state = ANY(CAST(:from_states AS text[]))
+      AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.keeper = 'human')
     RETURNING {LETTER_COLUMNS}, t.seq, t.state, old.state AS from_state, t.replay_mode,
               extract(epoch FROM clock_timestamp() - t.created_at) AS took
 ), {GROUP_ENDED_CTE}, ledger AS (
@@ -123,7 +133,7 @@ class Settled:
 
 
 async def settle(engine: AsyncEngine, s: Settlement, *, actor: str) -> Settled | None:
-    """End the turn. None: it is not ours any more, or has ended already.
+    """End the turn. None: it is not ours any more, has ended already, or nothing of it was seen and a person has it.
 
     Raises:
         LedgerUnavailable: it may or may not have ended; asking again is safe.

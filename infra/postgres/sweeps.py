@@ -7,6 +7,7 @@ from typing import Final
 from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from infra.postgres.keepers import keeper_of, told_of_person
 from infra.postgres.letters import LETTER_COLUMNS, letter_ctes
 from infra.postgres.rescue_budget import ALLOWED_SQL, budget_values
 from infra.postgres.statements import row, rows
@@ -33,14 +34,21 @@ UPDATE turns t SET hinted_at = clock_timestamp(), hints = t.hints + 1 FROM due d
 RETURNING t.turn_id::text, t.agent, t.state
 """)
 
+# Also the heads that an agent was given before a person took their conversation: they are taken back.
 _WAKEABLE = text("""
-SELECT t.turn_id::text FROM turns t
+(SELECT t.turn_id::text FROM turns t
 WHERE t.done_at IS NULL
   AND ((t.state = 'received' AND t.created_at < clock_timestamp() - interval '2 seconds')
        OR (t.state = 'preparing' AND t.lease_until < clock_timestamp()))
   AND NOT EXISTS (SELECT 1 FROM turns p WHERE p.tenant_id = t.tenant_id AND p.conversation_id = t.conversation_id
                   AND p.seq < t.seq AND p.done_at IS NULL)
-ORDER BY t.created_at LIMIT :batch
+ORDER BY t.created_at LIMIT :batch)
+UNION ALL
+(SELECT t.turn_id::text FROM conversations k JOIN turns t USING (tenant_id, conversation_id)
+WHERE k.keeper = 'human' AND t.done_at IS NULL AND t.state IN ('queued', 'running', 'fallback', 'rescue')
+  AND NOT EXISTS (SELECT 1 FROM turns p WHERE p.tenant_id = t.tenant_id AND p.conversation_id = t.conversation_id
+                  AND p.seq < t.seq AND p.done_at IS NULL)
+LIMIT :batch)
 """)
 
 
@@ -78,22 +86,24 @@ SELECT turn_id::text, why FROM moved
 
 
 _QUEUE_DEADLINE = _to_rescue(
-    due="t.state = 'queued' AND t.head_at < statement_timestamp() - make_interval(secs => :queue)",
+    due=f"""t.state = 'queued' AND t.head_at < statement_timestamp() - make_interval(secs => :queue)
+        AND {keeper_of("t")} = 'agent'""",
     since="head_at",
     reason="'queue_deadline'",
 )
 # A turn that loses a second worker may be what kills them.
 _WORKER_LOST = _to_rescue(
-    due="t.state IN ('running', 'fallback') AND t.lease_until < clock_timestamp()",
+    due=f"t.state IN ('running', 'fallback') AND t.lease_until < clock_timestamp() AND {keeper_of('t')} = 'agent'",
     since="lease_until",
     reason="""CASE WHEN EXISTS (SELECT 1 FROM dead_letters l WHERE l.turn_id = t.turn_id AND l.reason = 'worker_lost')
               THEN 'poison' ELSE 'worker_lost' END""",
 )
 
-_COLUMNS: Final = """t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.channel, t.agent, t.epoch, t.state,
+_COLUMNS: Final = f"""t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.channel, t.agent, t.epoch, t.state,
        t.content, t.cuts, t.traceparent, t.reason, t.plan IS NOT NULL AS routed,
+       t.said_by IS NOT NULL AS said, {keeper_of("t")} = 'human' AS kept, {told_of_person("t")} AS told,
        extract(epoch FROM t.created_at)::bigint AS created,
-       (SELECT max(a.ordinal) FROM attempts a WHERE a.turn_id = t.turn_id) AS ordinal"""
+       (SELECT max(a.ordinal) FROM attempts a WHERE a.turn_id = t.turn_id) AS ordinal"""  # noqa: S608
 
 # No rescue is left where the one fallback is used, or the policy pays for none.
 _UNROUTABLE: Final = """t.state = 'rescue'
@@ -193,6 +203,12 @@ class Abandoned:
     created: int
     ordinal: int | None
     traceparent: str | None
+    said: bool = False
+    """It is what a person wrote, and answers itself."""
+    kept: bool = False
+    """A person has the conversation."""
+    told: bool = False
+    """The visitor has heard so already, or has heard from that person."""
 
 
 class Sweeps:
@@ -280,4 +296,7 @@ def _abandoned(r: RowMapping) -> Abandoned:
         created=r["created"],
         ordinal=r["ordinal"],
         traceparent=r["traceparent"],
+        said=r["said"],
+        kept=bool(r["kept"]),
+        told=bool(r["told"]),
     )

@@ -11,6 +11,7 @@ from infra.postgres.statements import row, rows
 from schemas.agents import Agent
 from schemas.frames import PHASE_OF_STATE, Phase, TurnStreamInfo, WireFrame, frames_of
 from schemas.ids import TurnId
+from schemas.keepers import Keeper
 from schemas.outcomes import Source
 from schemas.replays import ReplayMode
 from schemas.turns import TERMINAL, TurnState
@@ -22,7 +23,7 @@ _COLUMNS = """
 turn_id::text AS turn_id, tenant_id, conversation_id, seq, channel, input_text, state, agent,
 plan IS NOT NULL AS planned, content, cuts, closing, source, dimension, reason,
 extract(epoch FROM created_at)::bigint AS created, created_at, head_at, visible_at, done_at, deadline_at, epoch,
-coalesced_into::text AS answered_in
+coalesced_into::text AS answered_in, said_by
 """
 
 _TURN: Final = text(f"SELECT {_COLUMNS} FROM turns WHERE turn_id = CAST(:turn_id AS uuid)")  # noqa: S608
@@ -62,8 +63,9 @@ SELECT clock_timestamp() AS as_of, t.owner, t.lease_until, t.hints, t.hinted_at,
        (SELECT l.turn_id::text FROM dead_letters l WHERE l.dead_letter_id = t.replay_of) AS replayed_turn,
        (SELECT i.job_id::text FROM replay_items i WHERE i.dead_letter_id = t.replay_of AND i.turn_id = t.turn_id
           LIMIT 1) AS replay_job,
-       EXISTS (SELECT 1 FROM outbox o WHERE o.published_at IS NULL AND o.turn_id = t.turn_id) AS result_waits
-FROM turns t WHERE t.turn_id = CAST(:turn_id AS uuid)
+       EXISTS (SELECT 1 FROM outbox o WHERE o.published_at IS NULL AND o.turn_id = t.turn_id) AS result_waits,
+       c.keeper, c.keeper_name, c.keeper_reason, c.keeper_since
+FROM turns t JOIN conversations c USING (tenant_id, conversation_id) WHERE t.turn_id = CAST(:turn_id AS uuid)
 """)
 _LETTERS: Final = text("""
 SELECT dead_letter_id::text AS dead_letter_id, reason, stage, state, error, epoch, times, replays, versions, created_at,
@@ -108,6 +110,8 @@ class TurnView:
     epoch: int
     answered_in: TurnId | None
     """The earlier turn whose answer is also this one's."""
+    said_by: str | None = None
+    """The person whose message it is; None where a visitor asked."""
 
     @property
     def done(self) -> bool:
@@ -230,6 +234,11 @@ class Whereabouts:
     replay_job: str | None
     result_waits: bool
     """Whether its result is in the outbox and not yet on Kafka."""
+    keeper: Keeper
+    """Who answers its conversation now."""
+    keeper_name: str | None
+    keeper_reason: str | None
+    keeper_since: datetime | None
     letters: tuple[LetterView, ...]
     replays: tuple[ReplayView, ...]
 
@@ -349,4 +358,5 @@ def _view(found: RowMapping) -> TurnView:
         deadline_at=found["deadline_at"],
         epoch=found["epoch"],
         answered_in=TurnId(found["answered_in"]) if found["answered_in"] else None,
+        said_by=found["said_by"],
     )

@@ -15,6 +15,7 @@ In the order a request meets them:
 - `turns`: submitting a turn and asking how it stands
 - `conversations`: the transcript
 - `assets`: what answers link to
+- `takeovers`: people who take conversations over, write in them, give them back
 - `watch`: the frames of a turn, every one once, in order, whatever breaks meanwhile
 - `streams`: frames as server-sent events
 - `websocket`: frames of a conversation over one socket

@@ -19,6 +19,7 @@ from producers.gateway import (
     problems,
     replay_jobs,
     streams,
+    takeovers,
     turns,
     websocket,
     widget_tokens,
@@ -34,6 +35,7 @@ Errors are RFC 9457 problem details (`application/problem+json`), on OpenAI's ro
 _TAGS = [
     {"name": "turns", "description": "One message and its answer."},
     {"name": "conversations", "description": "What was said."},
+    {"name": "takeover", "description": "People in place of agents."},
     {"name": "openai", "description": "For any OpenAI client."},
     {"name": "widget", "description": "For visitors of a web page."},
     {"name": "dead letters", "description": "Turns and records that left their lane, for operators."},
@@ -76,7 +78,8 @@ def create_app(parts: Parts, *, more: Sequence[APIRouter] = ()) -> FastAPI:
     )
     app.state.parts = parts
     operating = (dead_letters, replay_jobs, breakers, audit, health)
-    for part in (turns, streams, conversations, assets, openai_api, widget_tokens, *operating):
+    speaking = (turns, streams, conversations, takeovers, assets, openai_api, widget_tokens)
+    for part in (*speaking, *operating):
         app.include_router(part.router)
     app.include_router(websocket.router)
     for router in more:

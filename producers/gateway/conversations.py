@@ -33,6 +33,8 @@ class TranscriptTurn(BaseModel):
     done_at: datetime | None
     answered_in: str | None
     """The earlier turn whose answer is also this one's."""
+    said_by: str | None
+    """The person who wrote it to the visitor, unasked; `text` is empty then."""
 
 
 class Transcript(BaseModel):
@@ -71,4 +73,5 @@ def _transcribed(view: TurnView) -> TranscriptTurn:
         created_at=view.created_at,
         done_at=view.done_at,
         answered_in=view.answered_in,
+        said_by=view.said_by,
     )

@@ -17,6 +17,7 @@ from producers.gateway.problems import unknown_turn
 from producers.gateway.strict_json import StrictJsonRoute
 from schemas.frames import PHASE_OF_STATE, Phase
 from schemas.ids import CONVERSATION_PATTERN, TurnId
+from schemas.keepers import Keeper
 from schemas.names import TOPIC_RESULTS
 from schemas.replays import ReplayMode
 from schemas.turns import TurnRequest, TurnState
@@ -197,6 +198,16 @@ class KafkaPlace(BaseModel):
     offset: int
 
 
+class KeptBy(BaseModel):
+    """Who answers the turn's conversation now, for operators."""
+
+    keeper: Keeper
+    operator: str | None
+    """The person; null while agents answer."""
+    reason: str | None
+    since: datetime | None
+
+
 class Result(BaseModel):
     """Whether the turn's result has reached Kafka, for operators."""
 
@@ -205,7 +216,7 @@ class Result(BaseModel):
 
 
 class TurnDetails(BaseModel):
-    """How a turn stands. What follows `answered_in` is for operators only."""
+    """How a turn stands. What follows `said_by` is for operators only."""
 
     turn_id: str
     conversation_id: str
@@ -215,15 +226,18 @@ class TurnDetails(BaseModel):
     state: TurnState
     agent: str | None
     source: str
-    """Which model call the answer came from: `primary`, `fallback`, `offline` or `none`."""
+    """Which model call the answer came from: `primary`, `fallback`, `offline`, `none`; or `human`, who wrote it."""
     reason: str | None
-    """Why the turn did not end `answered`; `coalesced` where its answer is another turn's."""
+    """Why the turn did not end `answered`; `coalesced` where its answer is another turn's, `taken_over` where a person
+    has the conversation."""
     answer: Answer | None
     """What was shown, once the turn has ended."""
     created_at: datetime | None
     done_at: datetime | None
     answered_in: str | None = None
     """The earlier turn whose answer is also this one's."""
+    said_by: str | None = None
+    """The person who wrote it to the visitor, unasked."""
     attempts: list[Attempt] | None = None
     events: list[Transition] | None = None
     timings: Timings | None = None
@@ -247,6 +261,7 @@ class TurnDetails(BaseModel):
     result: Result | None = None
     """None until the turn has ended."""
     trace_id: str | None = None
+    kept_by: KeptBy | None = None
 
 
 @router.post(
@@ -316,6 +331,7 @@ def details_of(view: TurnView) -> TurnDetails:
         created_at=view.created_at,
         done_at=view.done_at,
         answered_in=view.answered_in,
+        said_by=view.said_by,
     )
 
 
@@ -383,10 +399,23 @@ def _places(view: TurnView, where: Whereabouts) -> dict[str, object]:
         "dead_letters": [DeadLetter.model_validate(found, from_attributes=True) for found in where.letters],
         "replays": [Replay.model_validate(found, from_attributes=True) for found in where.replays],
         "replay_of": _replay_of(where),
-        "kafka": KafkaPlace(topic=where.kafka_topic, partition=where.kafka_partition, offset=where.kafka_offset),
+        "kafka": _event(where),
         "result": result if view.done else None,
         "trace_id": where.traceparent.split("-")[1] if where.traceparent else None,
+        "kept_by": KeptBy(
+            keeper=where.keeper,
+            operator=where.keeper_name,
+            reason=where.keeper_reason or None,
+            since=where.keeper_since,
+        ),
     }
+
+
+def _event(where: Whereabouts) -> KafkaPlace | None:
+    """Return where the turn's event is; what a person wrote never was one."""
+    if not where.kafka_topic:
+        return None
+    return KafkaPlace(topic=where.kafka_topic, partition=where.kafka_partition, offset=where.kafka_offset)
 
 
 def _replay_of(where: Whereabouts) -> ReplayOf | None:

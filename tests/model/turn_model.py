@@ -23,7 +23,7 @@ ROUTED: Final = "routed"
 """The first frame of every log. A content frame is its letters; a terminal frame is `=` and the ledger's state."""
 
 UNSEEN: Final = ("queued", "running", "fallback", "rescue")
-TERMINAL: Final = ("answered", "truncated", "bounded")
+TERMINAL: Final = ("answered", "truncated", "bounded", "handed_off")
 
 OWNER_FENCED: Final = "the owner is fenced"
 """A step that must never be: Redis refuses a worker whose epoch is the ledger's."""
@@ -39,6 +39,7 @@ NOT_FORCED: Final = "a truncated turn does not send the next one to the frontier
 EPOCH_FELL: Final = "an epoch fell (I12)"
 FENCE_AHEAD: Final = "the fence is ahead of the ledger (I12)"
 UNPAID_RESCUE: Final = "a model is asked for a rescue that the budget refused"
+BEGUN_AFTER_TAKEOVER: Final = "an agent begins to be seen while a person has the conversation (I13)"
 OWNER_SHUT_OUT: Final = "the turn's present owner is taken for an old one"
 
 
@@ -54,6 +55,8 @@ class Mutant(Enum):
     RESCUE_UNPAID = "a rescue is claimed although the budget refused it"
     TELL_CHECKPOINTS = "watchers are told the checkpoint of a turn that still runs"
     KEEP_CHECKPOINT = "a rescue keeps the checkpoint of the attempt it replaces"
+    VISIBLE_UNASKED = "the commit point does not look at who has the conversation"
+    SILENT_UNASKED = "a silent answer does not look at who has the conversation"
     TRUST_OLD_FENCE = "a fence older than the owner's is taken for the owner's or a newer one"
 
 
@@ -122,6 +125,10 @@ class State(NamedTuple):
     faults: int = 0
     """How many more faults may strike: upkeep killed, Redis away, Redis emptied, sweeps that overtake each other."""
     wiped: bool = False
+    human: bool = False
+    """Whether a person has the conversation: the row that every statement below looks at which says `not s.human`."""
+    takeovers: int = 0
+    """How many more there may be."""
 
 
 Process = TypeVar("Process", Worker, Upkeep)
@@ -136,6 +143,7 @@ class Bounds(NamedTuple):
     upkeeps: int = 1
     faults: int = 1
     wipes: bool = True
+    takeovers: int = 0
     mutant: Mutant | None = None
     seek: str = ""
     """The one violation to look for; otherwise the first of any."""
@@ -146,7 +154,7 @@ class Bounds(NamedTuple):
 
 def claim(s: State, w: Worker, _: Bounds) -> Iterator[tuple[str, State, Worker]]:
     """`claims._CLAIM` (T5, T5b): a queued turn becomes ours, its attempt written down in the same statement."""
-    if w.step != "idle" or s.ledger.state != "queued":
+    if w.step != "idle" or s.ledger.state != "queued" or s.human:
         return
     epoch = s.ledger.epoch + 1
     running = s.ledger._replace(state="running", epoch=epoch, primary=True)
@@ -157,7 +165,7 @@ def claim(s: State, w: Worker, _: Bounds) -> Iterator[tuple[str, State, Worker]]
 
 def rescue(s: State, w: Worker, b: Bounds) -> Iterator[tuple[str, State, Worker]]:
     """`claims._RESCUE` (T16): only if the one fallback is unused and the budget has paid."""
-    if w.step != "idle" or s.ledger.state != "rescue":
+    if w.step != "idle" or s.ledger.state != "rescue" or s.human:
         return
     if s.ledger.fallback and b.mutant is not Mutant.RESCUE_TWICE:
         return
@@ -191,7 +199,7 @@ def model_fails_unseen(s: State, w: Worker, _: Bounds) -> Iterator[tuple[str, St
     """`claims._FALLBACK` (T6) after the primary; after the fallback `settlement._SETTLE`, bounded (T11)."""
     if w.step not in ("called", "silent"):
         return
-    ours = s.ledger.epoch == w.epoch
+    ours = s.ledger.epoch == w.epoch and not s.human
     if w.ordinal == 1 and ours and s.ledger.state == "running":
         moved = s.ledger._replace(state="fallback", fallback=True)
         yield "fall back", s._replace(ledger=moved, asked=_asked(s, 2)), w._replace(ordinal=2)
@@ -206,7 +214,8 @@ def first_token(s: State, w: Worker, b: Bounds) -> Iterator[tuple[str, State, Wo
     if w.step != "called":
         return
     streaming = w._replace(step="streaming", pending=TOKENS[w.ordinal][0])
-    if s.ledger.epoch == w.epoch and s.ledger.state in ("running", "fallback"):
+    unasked = not s.human or b.mutant is Mutant.VISIBLE_UNASKED
+    if s.ledger.epoch == w.epoch and s.ledger.state in ("running", "fallback") and unasked:
         yield "commit point", s._replace(ledger=s.ledger._replace(state="streaming")), streaming
     elif b.mutant is Mutant.NO_COMMIT_POINT:
         yield "show without the ledger", s, streaming
@@ -214,11 +223,12 @@ def first_token(s: State, w: Worker, b: Bounds) -> Iterator[tuple[str, State, Wo
         yield "commit point: not ours", s, Worker("gone")
 
 
-def answer_silently(s: State, w: Worker, _: Bounds) -> Iterator[tuple[str, State, Worker]]:
+def answer_silently(s: State, w: Worker, b: Bounds) -> Iterator[tuple[str, State, Worker]]:
     """`settlement._SETTLE` (T10): a turn that could not be armed is answered whole, in the ledger alone."""
     if w.step != "silent":
         return
-    if s.ledger.epoch == w.epoch and s.ledger.state in ("running", "fallback"):
+    unasked = not s.human or b.mutant is Mutant.SILENT_UNASKED
+    if s.ledger.epoch == w.epoch and s.ledger.state in ("running", "fallback") and unasked:
         answered = _ended(s.ledger, "answered", (TOKENS[w.ordinal],))
         yield "settle answered, silently", s._replace(ledger=answered), w._replace(step="complete")
     else:
@@ -335,7 +345,7 @@ def pass_deadlines(s: State, u: Upkeep, _: Bounds) -> Iterator[tuple[str, State,
 
     The budget is shared by turns that are not here, so that it may pay or refuse at any time.
     """
-    if u.step == "idle" and s.ledger.state in ("queued", "running", "fallback"):
+    if u.step == "idle" and s.ledger.state in ("queued", "running", "fallback") and not s.human:
         moved = s.ledger._replace(state="rescue", epoch=s.ledger.epoch + 1)
         yield f"{s.ledger.state} to rescue", s._replace(ledger=moved), u
         if not s.ledger.fallback:
@@ -348,20 +358,40 @@ def fence_hopeless(s: State, u: Upkeep, _: Bounds) -> Iterator[tuple[str, State,
         return
     epoch = s.ledger.epoch + 1
     fenced = s._replace(ledger=s.ledger._replace(epoch=epoch))
+    # The fence says whose the turn is: a person's is handed off.
+    step = "taken back" if s.human else "fenced"
     if not any(other.step == "fenced" and other.epoch == s.ledger.epoch for other in s.upkeeps):
-        yield "fence hopeless", fenced, Upkeep("fenced", epoch)
+        yield "fence hopeless", fenced, Upkeep(step, epoch)
     elif s.faults:
-        yield "fence hopeless, overtaking", fenced._replace(faults=s.faults - 1), Upkeep("fenced", epoch)
+        yield "fence hopeless, overtaking", fenced._replace(faults=s.faults - 1), Upkeep(step, epoch)
 
 
 def bound(s: State, u: Upkeep, _: Bounds) -> Iterator[tuple[str, State, Upkeep]]:
-    """`settlement._SETTLE` by upkeep with the bounded reply (T17)."""
+    """`settlement._SETTLE` by upkeep with the bounded reply (T17); a person's turn is no business of that."""
     if u.step != "fenced":
         return
-    if s.ledger.epoch == u.epoch and s.ledger.state in UNSEEN:
+    if s.ledger.epoch == u.epoch and s.ledger.state in UNSEEN and not s.human:
         yield "bound", s._replace(ledger=_ended(s.ledger, "bounded", ())), Upkeep("tell", u.epoch)
     else:
         yield "bound: not ours", s, Upkeep()
+
+
+def take_back(s: State, u: Upkeep, _: Bounds) -> Iterator[tuple[str, State, Upkeep]]:
+    """`inbox._PREPARE` where a person has the conversation: by an orchestrator, trusted as little."""
+    if u.step == "idle" and s.human and s.ledger.state in UNSEEN:
+        epoch = s.ledger.epoch + 1
+        if not any(other.step == "taken back" and other.epoch == s.ledger.epoch for other in s.upkeeps):
+            yield "take back", s._replace(ledger=s.ledger._replace(epoch=epoch)), Upkeep("taken back", epoch)
+
+
+def hand_off(s: State, u: Upkeep, _: Bounds) -> Iterator[tuple[str, State, Upkeep]]:
+    """`settlement._SETTLE` by that orchestrator: also if the conversation was given back meanwhile."""
+    if u.step != "taken back":
+        return
+    if s.ledger.epoch == u.epoch and s.ledger.state in UNSEEN:
+        yield "hand off", s._replace(ledger=_ended(s.ledger, "handed_off", ())), Upkeep("tell", u.epoch)
+    else:
+        yield "hand off: not ours", s, Upkeep()
 
 
 def start_sealing(s: State, u: Upkeep, b: Bounds) -> Iterator[tuple[str, State, Upkeep]]:
@@ -454,6 +484,8 @@ UPKEEP_RULES: Final[tuple[UpkeepRule, ...]] = (
     pass_deadlines,
     fence_hopeless,
     bound,
+    take_back,
+    hand_off,
     start_sealing,
     seal,
     after_seal,
@@ -469,6 +501,14 @@ def redis_forgets(s: State, b: Bounds) -> Iterator[Next]:
     """`FLUSHALL`: every fence and every log is gone."""
     if b.wipes and s.faults and s.log != Log():
         yield "Redis forgets", s._replace(log=Log(), faults=s.faults - 1, wiped=True)
+
+
+def people(s: State, _: Bounds) -> Iterator[Next]:
+    """`keepers._TAKE` and `keepers._GIVE_BACK`: one row changes, whatever else happens."""
+    if s.takeovers and not s.human:
+        yield "a person takes over", s._replace(human=True, takeovers=s.takeovers - 1)
+    elif s.human:
+        yield "the person gives back", s._replace(human=False)
 
 
 def watch(s: State, b: Bounds) -> Iterator[Next]:
@@ -537,7 +577,7 @@ def _finish(s: State, epoch: int) -> Log:
 
 def successors(s: State, b: Bounds) -> Iterator[Next]:
     """Yield every state that may follow, each with the name of its step."""
-    yield from chain(redis_forgets(s, b), watch(s, b))
+    yield from chain(redis_forgets(s, b), people(s, b), watch(s, b))
     for i, worker in enumerate(s.workers):
         if i and worker == s.workers[i - 1]:
             continue
@@ -590,6 +630,9 @@ def broken_by(before: State, name: str, after: State) -> Iterator[str]:
         yield OWNER_SHUT_OUT
     if before.ledger.state in TERMINAL and before.ledger != after.ledger:
         yield END_CHANGED
+    began = before.ledger.state in UNSEEN and after.ledger.state in ("streaming", "answered", "truncated", "bounded")
+    if before.human and began:
+        yield BEGUN_AFTER_TAKEOVER
     if after.ledger.epoch < before.ledger.epoch:
         yield EPOCH_FELL
     if after.told[: len(before.told)] != before.told:
@@ -628,7 +671,9 @@ def search(b: Bounds) -> Found:
 
 
 def _search(b: Bounds) -> Found:
-    start = State(Ledger(), Log(), (Worker(), Worker()), (Upkeep(),) * b.upkeeps, faults=b.faults)
+    start = State(
+        Ledger(), Log(), (Worker(), Worker()), (Upkeep(),) * b.upkeeps, faults=b.faults, takeovers=b.takeovers
+    )
     number, states = {start: 0}, [start]
     came_from: list[tuple[int, str]] = [(0, "")]
     leads_here: list[list[int]] = [[]]

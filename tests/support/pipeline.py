@@ -200,6 +200,7 @@ async def pipeline(
                         dispatcher=dispatcher,
                         policy=policy,
                         served=settings.served_backends,
+                        settler=settler,
                     ),
                     runtime=runtime,
                     sweeper=sweeper,

@@ -52,4 +52,6 @@ def build_prompt(claim: Claim, *, input_tokens: int, history_turns: int) -> Prom
 
 
 def _as_messages(asked: str, shown: str) -> tuple[Message, ...]:
-    return (Message("user", asked), Message("assistant", shown)) if shown else (Message("user", asked),)
+    both = (Message("user", asked), Message("assistant", shown))
+    # A turn that only a person spoke in asks nothing; one that was handed off shows nothing.
+    return tuple(message for message in both if message.content)

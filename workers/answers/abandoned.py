@@ -13,6 +13,7 @@ from infra.redis.wake import announce
 from infra.telemetry import metrics
 from schemas.dead_letters import DeadLetterReason
 from schemas.frames import PHASE_OF_STATE, TurnStreamInfo, frames_of
+from schemas.keepers import TAKEN_OVER
 from schemas.policy import Policy
 from schemas.turns import TurnState
 from workers.answers.group import tell_group
@@ -35,12 +36,17 @@ class AbandonedSettler:
     async def unanswered(self, turn: Abandoned, reason: str, *, letter: bool, parked: bool = False) -> None:
         """End a turn that nobody saw anything of: its visitor gets the bounded reply or a human.
 
+        What a person wrote is shown instead, and where a person has the conversation the turn is theirs.
+
         Args:
             turn: fenced for us.
             reason: why.
             letter: whether this needs a dead letter; one that left its lane before has it.
             parked: whether the dead letter waits for an operator.
         """
+        if turn.said or turn.kept:
+            await self.persons(turn)
+            return
         state, reply = self.policy.unanswered(parked=parked)
         await self._settle(
             turn,
@@ -51,6 +57,36 @@ class AbandonedSettler:
                 text=to_text(reply),
                 reason=str(reason),
                 letter=DeadLetterReason(reason) if letter else None,
+            ),
+        )
+
+    async def persons(self, turn: Abandoned) -> None:
+        """Show what a person wrote, or leave the visitor to the person who has the conversation, saying so once."""
+        await (self._said(turn) if turn.said else self._taken_over(turn))
+
+    async def _taken_over(self, turn: Abandoned) -> None:
+        reply = None if turn.told else self.policy.handoff_reply
+        await self._settle(
+            turn,
+            replace(
+                _ended(turn),
+                state=TurnState.HANDED_OFF,
+                closing=reply,
+                text=to_text(reply or ""),
+                reason=TAKEN_OVER,
+            ),
+        )
+
+    async def _said(self, turn: Abandoned) -> None:
+        await self._settle(
+            turn,
+            replace(
+                _ended(turn),
+                state=TurnState.ANSWERED,
+                content=turn.content,
+                text=to_text(turn.content),
+                cuts=turn.cuts,
+                source="human",
             ),
         )
 
@@ -83,9 +119,12 @@ class AbandonedSettler:
         metrics.TURN_DURATION.labels(settlement.state.value).observe(settled.took)
         if settlement.letter is not None:
             metrics.DEAD_LETTERS.labels(settlement.letter.value).inc()
-        log.warning(
-            "abandoned_turn_ended", turn_id=turn.turn_id, state=settlement.state.value, reason=settlement.reason
-        )
+        if turn.said or turn.kept:
+            log.info("persons_turn_ended", turn_id=turn.turn_id, state=settlement.state.value)
+        else:
+            log.warning(
+                "abandoned_turn_ended", turn_id=turn.turn_id, state=settlement.state.value, reason=settlement.reason
+            )
         await self._tell(turn, settlement)
         await tell_group(self.frames, settlement, settled.absorbed)
         if settled.next_turn is not None:

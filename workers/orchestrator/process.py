@@ -23,6 +23,7 @@ from infra.postgres.statements import LedgerUnavailable
 from infra.postgres.sweeps import Sweeps
 from infra.processes import beat_until, run_until_signal
 from infra.redis.client import create_redis
+from infra.redis.frame_log import FrameLog
 from infra.redis.wake import announcements
 from infra.settings import Settings
 from infra.telemetry.loop_lag import watch_loop_lag
@@ -30,6 +31,7 @@ from infra.telemetry.metrics import serve_metrics
 from infra.telemetry.pulse import Pulse
 from schemas.ids import TurnId
 from schemas.names import GROUP_ORCHESTRATOR, TOPIC_TURNS
+from workers.answers.abandoned import AbandonedSettler
 from workers.orchestrator.intake import Intake
 from workers.orchestrator.preparation import Preparation
 from workers.orchestrator.router import RuleRouter
@@ -185,6 +187,7 @@ async def orchestrator(settings: Settings) -> AsyncGenerator[Orchestrator]:
         dispatcher=Dispatcher(redis),
         policy=policy,
         served=settings.served_backends,
+        settler=AbandonedSettler(engine=engine, frames=FrameLog(redis), redis=redis, actor=actor, policy=policy),
     )
     try:
         yield Orchestrator(

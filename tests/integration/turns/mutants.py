@@ -212,6 +212,26 @@ MUTANTS: Final = (
         without(replay_runs, "_DELIVER", ("state = 'unanswered', replay_turn = d.new_turn,", "state = 'unanswered',")),
     ),
     Mutant("no commit point", "^I", no_commit_point),
+    Mutant(
+        "the commit point asks nobody who has the conversation",
+        "^I13:",
+        without(claims, "_VISIBLE", ("      AND kept.keeper = 'agent'\n", "")),
+    ),
+    Mutant(
+        "a silent answer asks nobody who has the conversation",
+        "^I13:",
+        without(settlement, "_SETTLE", ("WHERE kept.keeper = 'human'", "WHERE kept.keeper = 'nobody'")),
+    ),
+    Mutant(
+        "a claim asks nobody who has the conversation",
+        "^I13:",
+        without(claims, "_CLAIM", ("      AND c.keeper = 'agent'\n", "")),
+    ),
+    Mutant(
+        "a turn that is taken back keeps its epoch",
+        "^I",
+        without(inbox, "_PREPARE", ("epoch = t.epoch + 1", "epoch = t.epoch")),
+    ),
     Mutant("the log is sealed before the ledger", "^I12:|^I", seal_first),
     Mutant("watchers are told checkpoints", "^I", tell_checkpoints),
     Mutant(
@@ -254,6 +274,7 @@ _SHORT: Final = (
     "the flag is ignored",
     "an old epoch renews",
     "no commit point",
+    "the commit point asks nobody who has the conversation",
     "the log is sealed before the ledger",
     "a repeated append repeats frames",
 )

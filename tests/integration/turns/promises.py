@@ -14,6 +14,7 @@ I1 to I12 are the promises of `docs/delivery.md`, numbered here so that a failur
 - I10: what is committed to Kafka is in the ledger
 - I11: an ended turn has exactly one result, an open one none
 - I12: epochs only grow, the log's never ahead of the ledger's; an old epoch changes nothing
+- I13: while a person has a conversation no agent's text begins to be visible in it, and no fallback is asked
 """
 
 import re
@@ -92,6 +93,8 @@ class Promises:
         self.skipped: set[TurnId] = set()
         """Turns that a worker took with the primary skipped."""
         self.asked: Counter[tuple[TurnId, int]] = Counter()
+        self.silenced: set[str] = set()
+        """Conversations that a person has."""
         self.visitors: list[Visitor] = []
         self.forgotten: set[TurnId] = set()
         """Turns that were open when Redis lost everything: their answer may be shorter than what was shown."""
@@ -147,10 +150,12 @@ class Promises:
             assert self.rows[turn] == before, "I12: an old epoch changed the ledger"
 
     def _note_replays(self, rows: dict[TurnId, Row]) -> None:
-        """A replay is a turn of its own; a letter has one at a time, and none once one of them answered it (I1, I9)."""
+        """What a person wrote and a replay are turns of their own; a letter has one replay at a time, and none once one
+        of them answered it (I1, I9).
+        """
         replays = {turn: row for turn, row in rows.items() if row["replay_of"] is not None}
-        for turn, row in replays.items():
-            if turn not in self.recorded:
+        for turn, row in rows.items():
+            if turn not in self.recorded and (turn in replays or row["said_by"] is not None):
                 self.recorded[turn] = row["conversation_id"]
                 self.visit(Visitor(turn, eager=True))
         enough = (*OPEN, TurnState.ANSWERED, TurnState.TRUNCATED)
@@ -192,6 +197,7 @@ class Promises:
             self.states[turn] = after
             self.steps.add((before, after))
             self._check_order(rows, turn, after)
+            self._check_keeper(rows[turn], before, after)
             self._follow_flag(turn, before, after)
             self._last_event = event["event_id"]
         assert {turn: row["state"] for turn, row in rows.items()} == self.states, "a transition has no event"
@@ -206,6 +212,16 @@ class Promises:
         for other, row in rows.items():
             if row["conversation_id"] == mine["conversation_id"] and row["seq"] < mine["seq"]:
                 assert self.states[other] in TERMINAL, "I8: a turn started before its predecessor had ended"
+
+    def _check_keeper(self, row: Row, before: TurnState | None, after: TurnState) -> None:
+        if row["conversation_id"] not in self.silenced or row["said_by"] is not None:
+            return
+        assert after not in (TurnState.RUNNING, TurnState.FALLBACK), "I13: a model is asked in a person's conversation"
+        assert after is not TurnState.STREAMING, "I13: an agent begins to be seen in a person's conversation"
+        if before not in (TurnState.STREAMING, TurnState.SEALING):
+            assert after not in (TurnState.ANSWERED, TurnState.BOUNDED, TurnState.PARKED), (
+                "I13: a turn that nothing was seen of ends without the person who has its conversation"
+            )
 
     def _follow_flag(self, turn: TurnId, before: TurnState | None, after: TurnState) -> None:
         conversation = self.recorded[turn]

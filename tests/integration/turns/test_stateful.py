@@ -22,8 +22,8 @@ from producers.admission import RecentTurns
 from producers.gateway.watch import Watcher
 from tests.integration.turns.arrivals import Parts
 from tests.integration.turns.crew import without_a_clock
-from tests.integration.turns.life import Life
 from tests.integration.turns.mutants import IN_SHORT, MUTANTS, Mutant
+from tests.integration.turns.people import Peopled
 from tests.integration.turns.promises import Ledger
 from tests.support.gates import gates
 from tests.support.pipeline import Pipeline, pipeline
@@ -48,7 +48,7 @@ def live(parts: Parts) -> None:
     )
 
     @seed(SEED)
-    class HereAndNow(Life):
+    class HereAndNow(Peopled):
         pass
 
     HereAndNow.parts = parts

@@ -64,8 +64,22 @@ async def queue(s: Subject) -> None:
     await s.p.inbox.queue(replace(prepared, turn_id=s.turn, epoch=s.claim.epoch), plan)
 
 
+async def prepare_for_a_person(s: Subject) -> None:
+    """The same, where a person has the conversation."""
+    await s.p.query("UPDATE conversations SET keeper = 'human'")
+    await s.p.preparation.run(s.turn)
+
+
+async def prepare_what_a_person_wrote(s: Subject) -> None:
+    """The same, with a turn in which nobody asks."""
+    await s.p.query("UPDATE turns SET said_by = 'Ann', content = '<p>Hi</p>', cuts = '{9}', source = 'human'")
+    await s.p.preparation.run(s.turn)
+
+
 STEPS: Final[dict[str, Step]] = {
     "prepare": prepare_and_queue,
+    "prepare for a person": prepare_for_a_person,
+    "prepare what a person wrote": prepare_what_a_person_wrote,
     "queue": queue,
     "claim": lambda s: s.p.runtime.executor.claims.claim(s.turn),
     "claim, the primary skipped": lambda s: s.p.runtime.executor.claims.claim(s.turn, skip="open"),

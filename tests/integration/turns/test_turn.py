@@ -107,7 +107,12 @@ async def test_without_a_fine_tuned_model_the_frontier_answers_at_once(database_
     """An installation that has only a frontier model sends discovery turns there, with one call and no failure."""
     async with pipeline(database_url, redis_url) as p:
         preparation = Preparation(
-            inbox=p.inbox, router=RuleRouter(), dispatcher=Dispatcher(p.redis), policy=p.policy, served={"frontier"}
+            inbox=p.inbox,
+            router=RuleRouter(),
+            dispatcher=Dispatcher(p.redis),
+            policy=p.policy,
+            served={"frontier"},
+            settler=p.sweeper.settler,
         )
         turn = await p.record("c1", "Hello there")
         await preparation.run(turn)

@@ -1,0 +1,58 @@
+"""What `fairlead conversations` and `fairlead explain` say of people who take over."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from cli.conversations import Kept, told
+from cli.explain import told as explained
+from cli.sentence import sentence
+from cli.story import KeptBy
+from tests.unit.cli.test_explain import STEPS, call, path, story
+
+SINCE = datetime(2026, 1, 2, 3, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("kept", "expected"),
+    [
+        (Kept(conversation_id="c1", keeper="agent"), "Agents answer c1."),
+        (Kept(conversation_id="c1", keeper="agent", since=SINCE), "Agents answer c1 since 2026-01-02 03:00:00 UTC."),
+        (
+            Kept(conversation_id="c1", keeper="human", operator="Ann\x1b[31m", reason="asked", since=SINCE),
+            "Ann\N{REPLACEMENT CHARACTER}[31m has c1 since 2026-01-02 03:00:00 UTC: asked.",
+        ),
+    ],
+)
+def test_who_answers_is_one_harmless_sentence(kept: Kept, expected: str) -> None:
+    """The person, since when and why, without anything that commands the terminal."""
+    assert told(kept) == expected
+
+
+def test_a_turn_that_was_taken_over_says_what_became_of_its_model() -> None:
+    """Whether a model had been asked is told, and that nothing of it was shown."""
+    turn = story(
+        "handed_off",
+        reason="taken_over",
+        attempts=[call(1, "discovery-slm", "abandoned", "taken_over")],
+        events=path(*STEPS, "running", "preparing", "handed_off", note="taken_over"),
+        timings={"done": 1.5},
+    )
+    assert sentence(turn) == (
+        "A person took the conversation over while the fine-tuned model was asked; nothing of it was shown."
+    )
+    untouched = story("handed_off", reason="taken_over", timings={"done": 0.1}, agent=None, plan=None)
+    assert sentence(untouched) == "Left to the person who had taken the conversation over; no model was asked."
+
+
+def test_what_a_person_wrote_is_theirs() -> None:
+    """The writer is named in the sentence and the header, and so is who has the conversation now, and why."""
+    kept = KeptBy(keeper="human", operator="Ann", reason="asked", since=SINCE)
+    turn = story("answered", source="human", said_by="Ann", agent=None, plan=None, kafka=None, kept_by=kept)
+    screen = explained(turn, reveal=False, styled=False)
+    assert sentence(turn).startswith("Written by Ann, a person who had the conversation; the visitor waited")
+    assert "keeper        Ann, who took the conversation over at 2026-01-02 03:00:00.000 UTC: asked\n" in screen
+    back = KeptBy(keeper="agent", since=SINCE)
+    assert "keeper        agents again, since a person gave" in explained(
+        turn.model_copy(update={"kept_by": back}), reveal=False, styled=False
+    )
