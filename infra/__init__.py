@@ -4,6 +4,7 @@
 - `policy`: reading the policy file
 - `kafka`: events in and out
 - `postgres`: the ledger: every transition of a turn
+- `embeddings`: texts as words and as vectors
 - `celery`: hints on the lanes
 - `redis`: live frames, their log, and wake-ups
 - `telemetry`: logs, traces, metrics
