@@ -15,6 +15,8 @@ Commands:
 - `audit`: what operators did
 - `drill`: a model taken away under traffic
 - `drill_report`: what visitors would have noticed of it
+- `kb`: knowledge bases
+- `kb_add`: documents read into one
 - `doctor`: what is missing or unreachable, and how to mend it
 - `access`: tenants, API keys and site keys
 - `serve`: one process of a distributed installation

@@ -39,6 +39,10 @@ class Settings(BaseSettings):
     policy: Path | None = None
     """YAML policy; the one shipped with the package when absent."""
 
+    knowledge_hosts: str = ""
+    """Hosts inside that `fairlead kb add` may fetch from: `wiki.intranet, docs:8080, 10.1.0.0/16`. The internet it may
+    anyway; metadata services never."""
+
     discovery_base_url: str | None = None
     discovery_dialect: Literal["tgi", "openai", "local"] = "tgi"
     """`local` has no server: each agent process of the lane loads the model itself."""

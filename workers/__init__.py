@@ -6,6 +6,7 @@
 - `breaker`: primaries that keep failing are skipped, and probed again
 - `live_turns`: the leases of the turns a process carries
 - `agents`: what each agent is told, and the shape of its answer
+- `knowledge`: how documents come into a knowledge base
 - `providers`: the model servers' clients
 - `answers`: from a model's stream to what the visitor sees, and to its end
 - `dead_letters`: a turn that left its lane: to the frontier, or into an operator's hands

@@ -9,5 +9,6 @@
 - `markdown`, `webpage`, `plain`, `portable`, `questions`: one reader for each kind of document
 - `read`: from bytes to a document, whatever its kind
 - `pieces`: blocks cut into parts that can be found and quoted
+- `reader`: the same in a process that may be ended
 - `ingest`: all of them into the store, those only that have changed
 """

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import StringIO
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from workers.knowledge.blocks import Unreadable
 
@@ -13,6 +13,10 @@ LONGEST_QUESTION: Final = 500
 """Characters."""
 
 _DELIMITERS: Final = (",", ";", "\t")
+
+
+class NoQuestions(Unreadable):
+    """Something else in a format that sets of questions and answers come in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +40,16 @@ def read_jsonl(text: str) -> list[Answered]:
                 row: Any = json.loads(line)
             except (ValueError, RecursionError):
                 raise Unreadable(f"Line {number} is no JSON.") from None
+            if not found and not _asks(row):
+                raise NoQuestions("It has no 'question' and 'answer' in its first line.")
             if not isinstance(row, dict):
                 raise Unreadable(f"Line {number} is no object with 'question' and 'answer'.")
             found.append(_answered(row.get("question"), row.get("answer"), f"Line {number}"))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
     return _some(found)
+
+
+def _asks(row: object) -> bool:
+    return isinstance(row, dict) and bool({"question", "answer"} & cast("dict[str, object]", row).keys())
 
 
 def read_csv(text: str) -> list[Answered]:
@@ -54,7 +64,7 @@ def read_csv(text: str) -> list[Answered]:
     try:
         names = [name.strip().lower() for name in next(reader, ())]
         if "question" not in names or "answer" not in names:
-            raise Unreadable("Its first line must name the columns 'question' and 'answer'.")
+            raise NoQuestions("It has no columns 'question' and 'answer' in its first line.")
         return _some(list(_rows(reader, names.index("question"), names.index("answer"))))
     except csv.Error as error:
         raise Unreadable(f"Line {reader.line_num} is no CSV ({error}).") from None

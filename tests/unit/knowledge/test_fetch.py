@@ -7,11 +7,10 @@ from collections.abc import AsyncGenerator
 import pytest
 from aiohttp import web
 
+from tests.support.site import INTERNAL, SITE, Names, Site, bomb, deflated
 from workers.knowledge.addresses import Allowances
 from workers.knowledge.fetch import Fetcher, Limits, NotFetched, Refused, judged
 from workers.knowledge.media import Media
-
-from .conftest import INTERNAL, SITE, Names, Site, bomb, deflated
 
 SMALL = Limits(seconds=3, bytes_sent=200_000, bytes_whole=300_000, redirects=3)
 PUBLIC = Allowances.of(SITE)
