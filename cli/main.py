@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from pydantic import ValidationError
 
-from cli import access, breakers, dlq
+from cli import access, breakers, dlq, kb
 from cli.failure import sentence_of
 from cli.state import DEFAULT_STATE
 from infra.settings import Settings
@@ -28,6 +28,7 @@ app.add_typer(access.keys_app, name="keys")
 app.add_typer(access.sites_app, name="sites")
 app.add_typer(breakers.app, name="breakers")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(kb.app, name="kb")
 
 State = Annotated[Path, typer.Option(help="Directory of a system started with `fairlead up`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
