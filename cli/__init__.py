@@ -10,13 +10,14 @@ Commands:
 - `explain`: the whole story of a turn
 - `breakers`: lanes that skip their primary, seen and set by hand
 - `dlq`: dead letters, seen, discarded, exported
+- `kb`: knowledge bases: what is in them, what they say to a message
+- `kb_add`: documents read into them
+- `kb_answers`: answers that somebody writes or corrects
 - `replay`: dead letters answered anew: dry run, yes, job, progress
 - `replay_jobs`: replay jobs, watched and steered
 - `audit`: what operators did
 - `drill`: a model taken away under traffic
 - `drill_report`: what visitors would have noticed of it
-- `kb`: knowledge bases
-- `kb_add`: documents read into one
 - `doctor`: what is missing or unreachable, and how to mend it
 - `access`: tenants, API keys and site keys
 - `serve`: one process of a distributed installation
@@ -41,6 +42,8 @@ Talking to a system:
 - `operator_options`: options that operators' commands share
 - `letters`: dead letters as the gateway tells them, and as lines
 - `replays`: plans, jobs and items as the gateway tells them, and as lines
+- `kb_documents`: a knowledge base's documents as the gateway tells them, and as lines
+- `kb_search`: messages looked up as the researcher does it
 - `traffic`: a drill's conversations, as visitors would have them
 - `story`: everything the gateway tells of a turn
 - `sentence`: one sentence that sums a turn up

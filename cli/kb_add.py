@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-import os
 import sys
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -36,7 +34,10 @@ def add(
     ] = False,
     state: Annotated[
         Path | None,
-        typer.Option(help="Directory of a system started with `fairlead up`; FAIRLEAD_DATABASE decides otherwise."),
+        typer.Option(
+            help=f"Directory of a system started with `fairlead up`. If absent: {DEFAULT_STATE} if there is one, else "
+            "FAIRLEAD_DATABASE decides."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -55,15 +56,17 @@ def add(
 
 
 def _settings(state: Path | None) -> Settings:
-    """Return where the database is: what is said, then what is set, then the system started here."""
-    if state is None and (os.environ.get("FAIRLEAD_DATABASE") or not (DEFAULT_STATE / "endpoints.json").exists()):
+    if state is None and not (DEFAULT_STATE / "endpoints.json").exists():
         return Settings()
     return local_settings(state or DEFAULT_STATE)
 
 
 async def _ingested(settings: Settings, tenant: str, wanted: "Wanted", *, quiet: bool) -> "Report":
+    from infra.embeddings.configured import configured_embedder
+    from infra.embeddings.embedder import EmbeddingFailed
     from infra.postgres.engine import create_engine
     from infra.postgres.knowledge import KnowledgeBase
+    from infra.postgres.knowledge_indexing import Indexing
     from infra.postgres.tenants import UnknownTenant
     from workers.knowledge.addresses import Allowances, NoSuchAllowance
     from workers.knowledge.fetch import Fetcher
@@ -77,12 +80,18 @@ async def _ingested(settings: Settings, tenant: str, wanted: "Wanted", *, quiet:
     engine = create_engine(settings.database.get_secret_value(), pool_size=2, name="fairlead-kb", pool_timeout=10)
     knowledge = KnowledgeBase(engine)
     try:
-        async with Fetcher(allowances=allowances) as fetcher, Reader() as reader:
-            with _shown(quiet=quiet) as progress:
+        async with Fetcher(allowances=allowances) as fetcher:
+            with Reader() as reader, _shown(quiet=quiet) as progress:
                 ingest = Ingest(tenant=tenant, knowledge=knowledge, fetcher=fetcher, reader=reader, progress=progress)
-                return await ingest.run(wanted, publish=knowledge.publish)
+                return await ingest.run(
+                    wanted, publish=Indexing(engine, embedder=configured_embedder(settings)).publish
+                )
     except UnknownTenant as error:
         raise CommandFailed(f"{error} with `fairlead tenants create`") from error
+    except EmbeddingFailed as error:
+        raise CommandFailed(
+            f"The documents are stored, but not published: there are no vectors for them ({error}). Run it again."
+        ) from error
     finally:
         await engine.dispose()
 
@@ -174,7 +183,7 @@ _ORDER: Final = ("added", "replaced", "unchanged", "removed", "skipped", "failed
 
 
 def _as_json(report: "Report", tenant: str) -> str:
-    told: Sequence[dict[str, object]] = [
+    told = [
         {"source": one.source, "outcome": one.outcome, "pieces": one.pieces}
         | ({"problem": one.problem} if one.problem else {})
         for one in report.told

@@ -58,6 +58,12 @@ class Settings(BaseSettings):
         default=SecretStr(""), validation_alias=AliasChoices("FAIRLEAD_FRONTIER_API_KEY", "OPENAI_API_KEY")
     )
 
+    embeddings_base_url: str | None = None
+    """Up to `/v1`, of any server with OpenAI's API; the official one if only a model is named."""
+    embeddings_api_key: SecretStr = SecretStr("")
+    embeddings_model: str | None = None
+    """Makes the vectors of knowledge bases; without one each knowledge base fits its own."""
+
     @property
     def served_backends(self) -> frozenset[str]:
         """Return the backends that have a model; the others are answered by the offline provider."""

@@ -1,6 +1,7 @@
 """Everything that happens to a turn, in order.
 
 - `orchestrator`: from a Kafka event to an agent's lane
+- `researcher`: what the knowledge base says to a message
 - `lanes`: the Celery door: a hint becomes work on the process's event loop
 - `executor`: the middle: one turn from claim to settlement
 - `breaker`: primaries that keep failing are skipped, and probed again

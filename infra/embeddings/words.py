@@ -17,7 +17,7 @@ DEFAULT: Final = "en"
 MOST_CHARS: Final = 2_000
 """Of a question, the rest is not read."""
 
-MOST_TERMS: Final = 48
+MOST_WORDS: Final = 32
 """Different ones of a question."""
 
 _LONGEST: Final = 48
@@ -87,16 +87,19 @@ def terms(text: str, language: str) -> list[str]:
     return [_term(word, language) for word in words(text)]
 
 
-def asked_terms(text: str, languages: Iterable[str]) -> list[str]:
-    """Return the different terms of a question, as texts in any of these languages would have them.
+def asked_terms(text: str, languages: Iterable[str]) -> list[tuple[int, str]]:
+    """Return the different terms of a question, each with the number of its word.
 
-    Words that any text has are left out, unless there are no others.
+    A word has a term in each of the languages. Words that any text has are left out, unless there are no others.
     """
-    found = list(words(text[:MOST_CHARS]))
-    telling = [word for word in found if word not in _EVERY_COMMON]
-    wanted = sorted(set(languages)) or [DEFAULT]
-    each = (_term(word, language) for word in telling or found for language in wanted)
-    return list(dict.fromkeys(each))[:MOST_TERMS]
+    found = list(dict.fromkeys(words(text[:MOST_CHARS])))
+    telling = [word for word in found if word not in _EVERY_COMMON] or found
+    spoken = [language for language in sorted(set(languages)) if language in _STEMMERS] or [DEFAULT]
+    numbers: dict[str, int] = {}
+    for number, word in enumerate(telling[:MOST_WORDS]):
+        for language in spoken:
+            numbers.setdefault(_term(word, language), number)
+    return [(number, term) for term, number in numbers.items()]
 
 
 @lru_cache(maxsize=200_000)

@@ -20,6 +20,9 @@
 - `knowledge`: knowledge bases: what is put in, taken out and published
 - `knowledge_lexemes`: a piece's words as PostgreSQL keeps them
 - `knowledge_spaces`: the vectors of its pieces, and what a fitted space stands on
+- `knowledge_indexing`: vectors for what was put in, then the next version
+- `knowledge_answers`: written questions and answers
+- `knowledge_search`: hybrid search, one statement
 - `audit`: what operators did
 - `dead_letters`: the index of records that never became turns, and where copies are
 - `retention`: forgetting what is old

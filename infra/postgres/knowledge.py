@@ -185,7 +185,6 @@ class KnowledgeBase:
         *,
         vectors: Sequence[Sequence[float]] | None = None,
         space: str | None = None,
-        turn: str | None = None,
     ) -> PutResult:
         """Store a document in the place of the one with its source; readers see it once it is published.
 
@@ -194,23 +193,18 @@ class KnowledgeBase:
             document: an equal one changes nothing.
             vectors: of its pieces, in order; None where they are embedded before they are published.
             space: the name of the space that they are of.
-            turn: the turn whose answer it corrects.
 
         Raises:
             UnknownTenant: there is no such tenant.
             LedgerUnavailable: PostgreSQL does not answer; put it again.
         """
         async with transaction(self._engine) as connection:
-            return await _put(connection, tenant, document, vectors=vectors, space=space, turn=turn)
+            return await put_document(connection, tenant, document, vectors=vectors, space=space)
 
     async def remove(self, tenant: str, source: str) -> bool:
         """Take a document out; readers see it until that is published. Tell whether it was there."""
         async with transaction(self._engine) as connection:
-            upcoming = await _open(connection, tenant)
-            found = await _live(connection, tenant, source)
-            if found is not None:
-                await _retire(connection, tenant, found["document_id"], upcoming)
-            return found is not None
+            return await remove_document(connection, tenant, source)
 
     async def publish(self, tenant: str) -> str:
         """Let readers see what was put and removed since the last time; return the snapshot's name.
@@ -252,15 +246,25 @@ async def _retire(
     await connection.execute(_RETIRE, values)
 
 
-async def _put(
+async def remove_document(connection: AsyncConnection, tenant: str, source: str) -> bool:
+    """Take a document out, in a transaction; tell whether it was there."""
+    upcoming = await _open(connection, tenant)
+    found = await _live(connection, tenant, source)
+    if found is not None:
+        await _retire(connection, tenant, found["document_id"], upcoming)
+    return found is not None
+
+
+async def put_document(
     connection: AsyncConnection,
     tenant: str,
     document: Document,
     *,
-    vectors: Sequence[Sequence[float]] | None,
-    space: str | None,
-    turn: str | None,
+    vectors: Sequence[Sequence[float]] | None = None,
+    space: str | None = None,
+    turn: str | None = None,
 ) -> PutResult:
+    """Store a document, in a transaction; see `KnowledgeBase.put`. A `turn` is the one whose answer it corrects."""
     upcoming = await _open(connection, tenant)
     found = await _live(connection, tenant, document.source)
     digests = [_digest(document.kind, piece) for piece in document.pieces]

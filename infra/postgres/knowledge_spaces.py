@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from infra.postgres.statements import row, rows, transaction
+from schemas.knowledge import PassageKind
 
 SpaceKind = Literal["fitted", "endpoint"]
 
@@ -29,11 +30,13 @@ _CURRENT: Final = text("""
 SELECT s.space_id, s.name, s.kind, s.dims FROM knowledge_bases b JOIN knowledge_spaces s USING (space_id)
 WHERE b.tenant_id = :tenant
 """)
+_NAMED: Final = text("SELECT space_id FROM knowledge_spaces WHERE tenant_id = :tenant AND name = :name")
 _MISSING: Final = text("""
 SELECT p.piece_id, p.title, p.heading, p.text, d.language FROM knowledge_pieces p
 CROSS JOIN LATERAL (SELECT language FROM knowledge_places JOIN knowledge_documents USING (document_id)
                     WHERE piece_id = p.piece_id LIMIT 1) d
-WHERE p.tenant_id = :tenant AND p.until_version IS NULL AND p.piece_id > :after AND NOT EXISTS (
+WHERE p.tenant_id = :tenant AND p.until_version IS NULL AND p.piece_id > :after
+  AND p.kind = coalesce(CAST(:kind AS text), p.kind) AND NOT EXISTS (
     SELECT 1 FROM knowledge_vectors v WHERE v.space_id = CAST(:space AS bigint) AND v.piece_id = p.piece_id)
 ORDER BY p.piece_id LIMIT :most
 """)
@@ -113,6 +116,11 @@ class Spaces:
         found = await row(self._engine, _CURRENT, {"tenant": tenant})
         return Space(**dict(found)) if found else None
 
+    async def named(self, tenant: str, name: str) -> int | None:
+        """Return the id of the space of this name, complete or not; None if there is none."""
+        found = await row(self._engine, _NAMED, {"tenant": tenant, "name": name})
+        return int(found["space_id"]) if found else None
+
     async def count(self, tenant: str) -> int:
         """Return how many pieces will be published next."""
         found = await row(self._engine, _COUNT, {"tenant": tenant})
@@ -131,10 +139,16 @@ class Spaces:
         return space
 
     async def missing(
-        self, tenant: str, space: int | None, *, after: int = 0, most: int = _AT_A_TIME
+        self,
+        tenant: str,
+        space: int | None,
+        *,
+        after: int = 0,
+        most: int = _AT_A_TIME,
+        kind: PassageKind | None = None,
     ) -> list[Unembedded]:
-        """Return pieces beyond `after` that lack a vector of a space, in order; of no space, all."""
-        values = {"tenant": tenant, "space": space, "after": after, "most": most}
+        """Return pieces beyond `after`, of a kind or all, that lack a vector of a space; of no space, all. In order."""
+        values = {"tenant": tenant, "space": space, "after": after, "most": most, "kind": kind}
         return [Unembedded(**dict(found)) for found in await rows(self._engine, _MISSING, values)]
 
     async def store(self, space: int, pieces: Sequence[int], vectors: Sequence[Sequence[float]]) -> None:

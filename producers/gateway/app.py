@@ -14,6 +14,7 @@ from producers.gateway import (
     dead_letters,
     documents,
     health,
+    knowledge,
     openai_api,
     problems,
     replay_jobs,
@@ -37,6 +38,7 @@ _TAGS = [
     {"name": "widget", "description": "For visitors of a web page."},
     {"name": "dead letters", "description": "Turns and records that left their lane, for operators."},
     {"name": "replay", "description": "Answering dead letters anew, for operators."},
+    {"name": "knowledge", "description": "What a tenant's agents may know, for operators."},
     {"name": "operations", "description": "For whoever runs this."},
 ]
 
@@ -74,7 +76,7 @@ def create_app(parts: Parts, *, more: Sequence[APIRouter] = ()) -> FastAPI:
         ],
     )
     app.state.parts = parts
-    operating = (dead_letters, replay_jobs, breakers, audit, health)
+    operating = (dead_letters, replay_jobs, knowledge, breakers, audit, health)
     for part in (turns, streams, conversations, openai_api, widget_tokens, *operating):
         app.include_router(part.router)
     app.include_router(websocket.router)

@@ -117,7 +117,7 @@ class Ingest:
         """
         self._known = await self._knowledge.digests(self._tenant)
         files, pages = self._sorted_out(wanted.given)
-        self._expect(len(files) + len(pages))
+        self._expect(len(files) + len(pages) + len(self._told))
         for file in files.values():
             await self._file(file)
         for url in pages:

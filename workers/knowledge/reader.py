@@ -21,6 +21,7 @@ SECONDS: Final = 60.0
 MEMORY: Final = 2 * 2**30
 """Bytes of address space."""
 
+_START_SECONDS: Final = 60.0
 _GRACE: Final = 5
 _SPAWN: Final = multiprocessing.get_context("spawn")
 
@@ -35,10 +36,10 @@ class Reader:
         self._process: BaseProcess | None = None
         self._connection: Connection[Any, Any] | None = None
 
-    async def __aenter__(self) -> Self:
+    def __enter__(self) -> Self:
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._end()
@@ -81,6 +82,9 @@ class Reader:
             self._process = _SPAWN.Process(target=_serve, args=(theirs,), name="reader", daemon=True)
             self._process.start()
             theirs.close()
+            if not self._connection.poll(_START_SECONDS):
+                raise OSError("the reading process did not start")
+            self._connection.recv()
         return self._connection
 
     def _end(self) -> None:
@@ -102,9 +106,10 @@ def _links(raw: bytes, charset: str | None) -> list[str]:
 
 
 def _serve(connection: "Connection[Any, Any]") -> None:
-    """Answer until the other end is closed. An alarm ends the process also in the middle of a library's C code."""
+    """Say that it is there, then answer until the other end is closed. An alarm ends it also in a library's C code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    connection.send("ready")
     while True:
         try:
             work, given, seconds = cast("tuple[Callable[..., object], tuple[object, ...], float]", connection.recv())

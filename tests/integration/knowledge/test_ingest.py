@@ -1,7 +1,7 @@
 """Documents come into the store: once, whole, and only if they can be read."""
 
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,10 @@ from workers.knowledge.fetch import Fetcher
 from workers.knowledge.ingest import Ingest, Report, Told, Wanted
 from workers.knowledge.media import Media
 from workers.knowledge.reader import Reader
+
+
+class Interrupted(Exception):
+    """Somebody ends the run."""
 
 
 class Heard:
@@ -31,16 +35,16 @@ class Heard:
     def hear(self, told: Told) -> None:
         self.told.append(told)
         if self.interrupt_after == len(self.told):
-            raise KeyboardInterrupt
+            raise Interrupted
 
     def publishing(self) -> None:
         assert len(self.told) == self.expected
 
 
 @pytest.fixture(scope="module")
-async def reader() -> AsyncIterator[Reader]:
+def reader() -> Iterator[Reader]:
     """One reading process for the module."""
-    async with Reader() as reader:
+    with Reader() as reader:
         yield reader
 
 
@@ -49,9 +53,6 @@ async def site() -> AsyncIterator[Site]:
     """A web site."""
     async with serving() as site:
         yield site
-
-
-Run = Callable[..., "object"]
 
 
 class Adding:
@@ -63,7 +64,11 @@ class Adding:
         self._reader = reader
         self.heard = Heard()
 
-    async def add(self, *given: object, tenant: str = "acme", prune: bool = False, follow: int = 0) -> Report:
+    async def add(
+        self, *given: object, tenant: str = "acme", prune: bool = False, follow: int = 0, interrupt: int | None = None
+    ) -> Report:
+        self.heard = Heard()
+        self.heard.interrupt_after = interrupt
         ingest = Ingest(
             tenant=tenant, knowledge=self.knowledge, fetcher=self._fetcher, reader=self._reader, progress=self.heard
         )
@@ -134,9 +139,7 @@ async def test_what_is_gone_goes_when_asked(adding: Adding, folder: Path) -> Non
     (folder / "deep" / "b.html").write_bytes(b"\0\xff")
     assert "removed" not in (await adding.add(folder)).counts
     report = await adding.add(folder, prune=True)
-    assert outcomes(report) == {
-        "a.md": "removed", "b.html": "failed", "faq.jsonl": "unchanged", "table.csv": "skipped"
-    }
+    assert outcomes(report) == {"a.md": "removed", "b.html": "failed", "faq.jsonl": "unchanged", "table.csv": "skipped"}
     assert await adding.published() == {f"{folder}/deep/b.html": 1, f"{folder}/faq.jsonl": 1, f"{other}/x.md": 1}
 
 
@@ -153,11 +156,9 @@ async def test_one_bad_file_stops_no_other(adding: Adding, folder: Path) -> None
 
 async def test_an_interrupted_run_goes_on(adding: Adding, folder: Path) -> None:
     """What was stored before the interruption is not published, not read again and not doubled."""
-    adding.heard.interrupt_after = 2
-    with pytest.raises(KeyboardInterrupt):
-        await adding.add(folder)
+    with pytest.raises(Interrupted):
+        await adding.add(folder, interrupt=2)
     assert await adding.published() == {}
-    adding.heard = Heard()
     report = await adding.add(folder)
     assert report.counts == {"unchanged": 2, "added": 1, "skipped": 1}
     assert len(await adding.published()) == 3
@@ -212,7 +213,7 @@ async def test_a_stranger_has_no_knowledge_base(adding: Adding, folder: Path) ->
 
 async def test_a_file_that_hangs_costs_itself_only() -> None:
     """A page made to take hours to read is given up in time, and the next document is read."""
-    async with Reader(seconds=2) as reader:
+    with Reader(seconds=2) as reader:
         with pytest.raises(Unreadable, match="longer than 2 s"):
             await reader.read(b"<div>" * 1_000_000, Media.HTML, source="deep.html")
         document = await reader.read(b"<p>Hello.</p>", Media.HTML, source="next.html")
