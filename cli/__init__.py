@@ -29,6 +29,7 @@ A system on this machine:
 - `processes`: what runs, with which environment, and how each is known to be ready
 - `supervisor`: child processes, their logs and their end
 - `state`: the state directory: one user at a time, its secrets, its log
+- `samples`: the sample knowledge base
 - `local_keys`: the tenant `demo` and the keys to it
 - `endpoints`: where a running system can be reached
 

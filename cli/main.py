@@ -91,12 +91,13 @@ def up(
     port: Annotated[int, typer.Option(help="Where the gateway listens; 0 takes a free port.")] = 8080,
     state: State = DEFAULT_STATE,
     quiet: Annotated[bool, typer.Option(help="Write the processes' lines to the log file only.")] = False,
+    samples: Annotated[bool, typer.Option(help="Load the sample knowledge base for the tenant `demo`.")] = True,
 ) -> None:
     """Run everything on this machine until Ctrl-C; what FAIRLEAD_* gives an address of is used, not started."""
     from cli.up import up as run
 
     Settings()  # a setting that does not fit is better told once, here
-    sys.exit(run(state, port=port, quiet=quiet))
+    sys.exit(run(state, port=port, quiet=quiet, samples=samples))
 
 
 @app.command()

@@ -10,5 +10,6 @@
 - `telemetry`: logs, traces, metrics
 - `processes`: how every asyncio process starts and stops
 - `crash_points`: named places at which the fault suite lets a process die
+- `samples`: a small knowledge base to try everything with
 - `embedded`: real servers from wheels, supervised, for one machine
 """
