@@ -78,14 +78,12 @@ async def _ingested(settings: Settings, tenant: str, wanted: "Wanted", *, quiet:
     except NoSuchAllowance as error:
         raise CommandFailed(f"FAIRLEAD_KNOWLEDGE_HOSTS: {error}.", status=2) from error
     engine = create_engine(settings.database.get_secret_value(), pool_size=2, name="fairlead-kb", pool_timeout=10)
-    knowledge = KnowledgeBase(engine)
+    knowledge, embedder = KnowledgeBase(engine), configured_embedder(settings)
     try:
         async with Fetcher(allowances=allowances) as fetcher:
             with Reader() as reader, _shown(quiet=quiet) as progress:
                 ingest = Ingest(tenant=tenant, knowledge=knowledge, fetcher=fetcher, reader=reader, progress=progress)
-                return await ingest.run(
-                    wanted, publish=Indexing(engine, embedder=configured_embedder(settings)).publish
-                )
+                return await ingest.run(wanted, publish=Indexing(engine, embedder=embedder).publish)
     except UnknownTenant as error:
         raise CommandFailed(f"{error} with `fairlead tenants create`") from error
     except EmbeddingFailed as error:
@@ -93,6 +91,8 @@ async def _ingested(settings: Settings, tenant: str, wanted: "Wanted", *, quiet:
             f"The documents are stored, but not published: there are no vectors for them ({error}). Run it again."
         ) from error
     finally:
+        if embedder is not None:
+            await embedder.close()
         await engine.dispose()
 
 

@@ -70,11 +70,10 @@ def _singular_vectors(texts: Sequence[Sequence[str]], vocabulary: dict[str, int]
     weights: list[float] = []
     for number, terms in enumerate(texts):
         counted = {vocabulary[term]: times for term, times in Counter(terms).items() if term in vocabulary}
-        found = {term: (1 + math.log(times)) * float(idf[term]) for term, times in counted.items()}
-        length = math.sqrt(math.fsum(weight * weight for weight in found.values())) or 1.0
-        rows.extend([number] * len(found))
-        columns.extend(found)
-        weights.extend(weight / length for weight in found.values())
+        # Not brought to one length: among thousands of short texts the long ones, which say more, have to count.
+        rows.extend([number] * len(counted))
+        columns.extend(counted)
+        weights.extend((1 + math.log(times)) * float(idf[term]) for term, times in counted.items())
     shape = (len(texts), len(vocabulary))
     result = np.zeros((len(vocabulary), DIMS))
     if not weights:

@@ -19,6 +19,9 @@ from schemas.knowledge import PassageKind
 DEEP: Final = 60
 """Pieces of each ranking that are fused."""
 
+RANKED: Final = 800
+"""Pieces that are ranked by words, about: those with the rarest words of a question. The common ones find nothing."""
+
 FUSE: Final = 10
 """What is added to a rank before its reciprocal is taken: the larger, the less the first places stand out."""
 
@@ -37,13 +40,14 @@ WITH base AS (
     FROM base CROSS JOIN unnest(CAST(:words AS int[]), CAST(:terms AS text[])) AS a (word, term)
     LEFT JOIN knowledge_terms t ON t.tenant_id = :tenant AND t.term = a.term AND t.pieces > 0
 ), known AS (
-    SELECT *, row_number() OVER (ORDER BY pieces) AS place FROM asked WHERE pieces IS NOT NULL
+    SELECT *, row_number() OVER rarest AS place, sum(pieces) OVER rarest AS reached FROM asked
+    WHERE pieces IS NOT NULL WINDOW rarest AS (ORDER BY pieces, term ROWS UNBOUNDED PRECEDING)
 ), weight AS (
     SELECT sum(idf) AS whole FROM (SELECT min(idf) AS idf FROM asked GROUP BY word) each
 ), wanted AS (
     SELECT CAST('''@' || CAST(:tenant AS text) || ''' & (' || string_agg('''' || term || '''', ' | ') || ')' AS tsquery)
            AS query
-    FROM known CROSS JOIN base WHERE place <= 3 OR known.pieces <= greatest(100, base.pieces * 0.2)
+    FROM known WHERE place <= 2 OR reached <= :ranked
 ), matching AS MATERIALIZED (
     SELECT p.piece_id, p.lexemes FROM base CROSS JOIN knowledge_pieces p
     WHERE p.tenant_id = :tenant AND p.lexemes @@ (SELECT query FROM wanted)
@@ -151,7 +155,7 @@ class Ranking:
     """For documents in another language than the question."""
 
 
-FITTED: Final = Ranking(words=2, vectors=1)
+FITTED: Final = Ranking(words=3, vectors=1)
 """Vectors fitted on the same words add what else is about it."""
 
 ENDPOINT: Final = Ranking(words=1, vectors=2)
@@ -215,6 +219,7 @@ class KnowledgeSearch:
             "language": language or None,
             "foreign": r.foreign,
             "deep": DEEP,
+            "ranked": RANKED,
             "most": most,
         }
         found = await rows(self._engine, SEARCH, values)

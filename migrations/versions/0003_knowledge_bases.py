@@ -128,21 +128,26 @@ SET hnsw.ef_search = '100'
 AS $$
 DECLARE
     space record;
-    found int := 0;
+    pieces bigint[];
+    distances double precision[];
 BEGIN
     SELECT s.dims, s.graph INTO space FROM knowledge_spaces s WHERE s.space_id = wanted;
     IF question IS NULL OR space.dims IS DISTINCT FROM vector_dims(question) THEN
         RETURN;
     END IF;
     IF space.graph THEN
-        RETURN QUERY EXECUTE format(
-            'SELECT v.piece_id, v.embedding::halfvec(%1$s) <=> $3::halfvec(%1$s) FROM knowledge_vectors v
-             WHERE v.space_id = $1 AND v.graph AND v.dims = %1$s
-               AND v.from_version <= $2 AND coalesce(v.until_version > $2, true)
-             ORDER BY 2 LIMIT $4', space.dims) USING wanted, at_version, question, most;
-        GET DIAGNOSTICS found = ROW_COUNT;
+        EXECUTE format(
+            'SELECT array_agg(n.piece_id), array_agg(n.distance) FROM (
+                 SELECT v.piece_id, v.embedding::halfvec(%1$s) <=> $3::halfvec(%1$s) AS distance
+                 FROM knowledge_vectors v
+                 WHERE v.space_id = $1 AND v.graph AND v.dims = %1$s
+                   AND v.from_version <= $2 AND coalesce(v.until_version > $2, true)
+                 ORDER BY 2 LIMIT $4) n', space.dims)
+            INTO pieces, distances USING wanted, at_version, question, most;
     END IF;
-    IF found < most THEN
+    IF cardinality(pieces) = most THEN
+        RETURN QUERY SELECT * FROM unnest(pieces, distances);
+    ELSE
         RETURN QUERY
             SELECT v.piece_id, v.embedding <=> question FROM knowledge_vectors v
             WHERE v.space_id = wanted AND v.from_version <= at_version AND coalesce(v.until_version > at_version, true)
