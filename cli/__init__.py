@@ -12,6 +12,9 @@ Commands:
 - `breakers`: lanes that skip their primary, seen and set by hand
 - `policy`: what is in force, with the versions of the wording behind it
 - `dlq`: dead letters, seen, discarded, exported
+- `kb`: knowledge bases: what is in them, what they say to a message
+- `kb_add`: documents read into them
+- `kb_answers`: answers that somebody writes or corrects
 - `replay`: dead letters answered anew: dry run, yes, job, progress
 - `replay_jobs`: replay jobs, watched and steered
 - `audit`: what operators did
@@ -28,6 +31,7 @@ A system on this machine:
 - `processes`: what runs, with which environment, and how each is known to be ready
 - `supervisor`: child processes, their logs and their end
 - `state`: the state directory: one user at a time, its secrets, its log
+- `samples`: the sample knowledge base
 - `local_keys`: the tenant `demo` and the keys to it
 - `endpoints`: where a running system can be reached
 
@@ -41,6 +45,8 @@ Talking to a system:
 - `operator_options`: options that operators' commands share
 - `letters`: dead letters as the gateway tells them, and as lines
 - `replays`: plans, jobs and items as the gateway tells them, and as lines
+- `kb_documents`: a knowledge base's documents as the gateway tells them, and as lines
+- `kb_search`: messages looked up as the researcher does it
 - `traffic`: a drill's conversations, as visitors would have them
 - `story`: everything the gateway tells of a turn
 - `sentence`: one sentence that sums a turn up

@@ -157,7 +157,7 @@ def _own_state() -> Generator[Path]:
 def _play(state: Path) -> None:
     say("Starting PostgreSQL, Redis, a broker, two simulated models and Fairlead's processes ...")
     started = time.monotonic()
-    with running_system(state, environ=_nothing_given()) as system:
+    with running_system(state, environ=_nothing_given(), samples=True) as system:
         say(f"{len(system.processes)} processes are up after {time.monotonic() - started:.0f} s.")
         told = asyncio.run(_converse(system))
         say("", *table(told))

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 from pydantic import ValidationError
 
-from cli import access, breakers, conversations, dlq, policy
+from cli import access, breakers, conversations, dlq, kb, policy
 from cli.failure import sentence_of
 from cli.state import DEFAULT_STATE
 from infra.settings import Settings
@@ -30,6 +30,7 @@ app.add_typer(breakers.app, name="breakers")
 app.add_typer(conversations.app, name="conversations")
 app.add_typer(dlq.app, name="dlq")
 app.add_typer(policy.app, name="policy")
+app.add_typer(kb.app, name="kb")
 
 State = Annotated[Path, typer.Option(help="Directory of a system started with `fairlead up`.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -92,12 +93,13 @@ def up(
     port: Annotated[int, typer.Option(help="Where the gateway listens; 0 takes a free port.")] = 8080,
     state: State = DEFAULT_STATE,
     quiet: Annotated[bool, typer.Option(help="Write the processes' lines to the log file only.")] = False,
+    samples: Annotated[bool, typer.Option(help="Load the sample knowledge base for the tenant `demo`.")] = True,
 ) -> None:
     """Run everything on this machine until Ctrl-C; what FAIRLEAD_* gives an address of is used, not started."""
     from cli.up import up as run
 
     Settings()  # a setting that does not fit is better told once, here
-    sys.exit(run(state, port=port, quiet=quiet))
+    sys.exit(run(state, port=port, quiet=quiet, samples=samples))
 
 
 @app.command()

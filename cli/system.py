@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from cli.endpoints import EndpointsFile, SimulatorEndpoints
 from cli.local_keys import LocalKeys, local_keys
 from cli.processes import Process, product, simulators
+from cli.samples import loading_samples
 from cli.state import LocalSecrets, kept_secrets, opened_log, sole_use
 from cli.supervisor import Backoff, Fall, Supervisor
 from infra.embedded.errors import EmbeddedError
@@ -157,6 +158,7 @@ def running_system(
     log: Path | None = None,
     seconds: float = READY_SECONDS,
     backoff: Backoff | None = None,
+    samples: bool = False,
 ) -> Generator[RunningSystem]:
     """Run a whole system while the context lasts. Works beside an event loop of the caller's; handles no signals.
 
@@ -168,6 +170,7 @@ def running_system(
         log: file of all lines; `fairlead.log` in the state directory if absent.
         seconds: how long the processes may take to become ready.
         backoff: how a fallen process is started again.
+        samples: whether the sample knowledge base is loaded.
 
     Raises:
         EmbeddedError: the directory or port is in use, or a server did not start.
@@ -189,6 +192,7 @@ def running_system(
         if given.kafka:
             _in_thread(_make_topics, given.kafka)
         keys = _in_thread(_prepare, servers.endpoints.database, state, secrets, port)
+        samples_loaded = stack.enter_context(loading_samples(servers.endpoints.database, wanted=samples))
         processes, simulated = _processes(environ, given, servers, secrets, port)
         endpoints = _endpoints(port, servers, keys, simulated)
 
@@ -207,6 +211,7 @@ def running_system(
         stack.callback(supervisor.stop)
         supervisor.start()
         supervisor.wait_ready({process.spec.name: process.ready for process in processes}, seconds=seconds)
+        samples_loaded()
         note(supervisor.processes)
         yield RunningSystem(
             state=state,

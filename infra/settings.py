@@ -39,6 +39,10 @@ class Settings(BaseSettings):
     policy: Path | None = None
     """YAML policy; the one shipped with the package when absent."""
 
+    knowledge_hosts: str = ""
+    """Hosts inside that `fairlead kb add` may fetch from: `wiki.intranet, docs:8080, 10.1.0.0/16`. The internet it may
+    anyway; metadata services never."""
+
     discovery_base_url: str | None = None
     discovery_dialect: Literal["tgi", "openai", "local"] = "tgi"
     """`local` has no server: each agent process of the lane loads the model itself."""
@@ -53,6 +57,12 @@ class Settings(BaseSettings):
     frontier_api_key: SecretStr = Field(
         default=SecretStr(""), validation_alias=AliasChoices("FAIRLEAD_FRONTIER_API_KEY", "OPENAI_API_KEY")
     )
+
+    embeddings_base_url: str | None = None
+    """Up to `/v1`, of any server with OpenAI's API; the official one if only a model is named."""
+    embeddings_api_key: SecretStr = SecretStr("")
+    embeddings_model: str | None = None
+    """Makes the vectors of knowledge bases; without one each knowledge base fits its own."""
 
     @property
     def served_backends(self) -> frozenset[str]:

@@ -13,6 +13,7 @@ In the order a turn meets them:
 - `asset_policy`: its section on what agents may make beside their words
 - `guardrail_policy`: links, redaction, promises, abuse: what no model decides
 - `knowledge`: what a knowledge base holds and what was found in it
+- `knowledge_policy`: how a message is looked up in it, as policy
 - `briefs`: what is known about a turn before its agent answers
 - `completions`: what is asked of a model and what streams back; the one family of provider errors
 - `frames`: what a watcher sees, numbered

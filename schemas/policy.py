@@ -8,6 +8,7 @@ from schemas.agents import ANSWERING, Agent
 from schemas.asset_policy import AssetPolicy
 from schemas.completions import ModelClocks
 from schemas.guardrail_policy import GuardrailPolicy
+from schemas.knowledge_policy import KnowledgePolicy
 from schemas.turns import TurnState
 
 
@@ -117,6 +118,7 @@ class Policy(_Frozen):
     rescues: RescueBudget = RescueBudget()
     retention: RetentionDays = RetentionDays()
     assets: AssetPolicy = AssetPolicy()
+    knowledge: KnowledgePolicy = KnowledgePolicy()
     bounded_reply: str
     """Shown when no model could answer. HTML of the allow-list."""
     without_answer: Literal["bounded", "human"] = "bounded"

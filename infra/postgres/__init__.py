@@ -19,6 +19,12 @@
 - `views`: reading turns for watchers and operators
 - `outbox`: what must reach Kafka after a transaction
 - `breakers`: lanes whose primary is skipped, shared by all workers
+- `knowledge`: knowledge bases: what is put in, taken out and published
+- `knowledge_lexemes`: a piece's words as PostgreSQL keeps them
+- `knowledge_spaces`: the vectors of its pieces, and what a fitted space stands on
+- `knowledge_indexing`: vectors for what was put in, then the next version
+- `knowledge_answers`: written questions and answers
+- `knowledge_search`: hybrid search, one statement
 - `audit`: what operators did
 - `dead_letters`: the index of records that never became turns, and where copies are
 - `retention`: forgetting what is old

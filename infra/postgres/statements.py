@@ -1,12 +1,13 @@
-"""Running one statement: most transitions are a single round trip."""
+"""Running one statement: most transitions are a single round trip. A few need a transaction of several."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 from sqlalchemy import RowMapping, TextClause
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 
 class LedgerUnavailable(Exception):
@@ -28,10 +29,35 @@ async def rows(engine: AsyncEngine, statement: TextClause, values: Mapping[str, 
         LedgerUnavailable: no connection, or it broke.
         LedgerRefuses: a value can never be stored.
     """
-    try:
+    with _renamed():
         async with engine.connect() as connection:
             result = await connection.execute(statement, dict(values))
             return result.mappings().all() if result.returns_rows else []
+
+
+async def row(engine: AsyncEngine, statement: TextClause, values: Mapping[str, object]) -> RowMapping | None:
+    """Run `statement` and return its first row, or None."""
+    found = await rows(engine, statement, values)
+    return found[0] if found else None
+
+
+@asynccontextmanager
+async def transaction(engine: AsyncEngine) -> AsyncGenerator[AsyncConnection]:
+    """Give a connection whose statements happen together, when the context ends, or not at all.
+
+    Raises:
+        LedgerUnavailable: no connection, or it broke; whether they happened is not known.
+        LedgerRefuses: a value can never be stored. Nothing happened.
+    """
+    with _renamed():
+        async with engine.execution_options(isolation_level="READ COMMITTED").begin() as connection:
+            yield connection
+
+
+@contextmanager
+def _renamed() -> Generator[None]:
+    try:
+        yield
     except (OperationalError, PoolTimeout, OSError, TimeoutError) as error:
         raise LedgerUnavailable(f"PostgreSQL does not answer: {type(error).__name__}") from error
     except DBAPIError as error:
@@ -40,9 +66,3 @@ async def rows(engine: AsyncEngine, statement: TextClause, values: Mapping[str, 
         if error.connection_invalidated or type(error) is DBAPIError:
             raise LedgerUnavailable(f"PostgreSQL does not answer: {type(error.orig).__name__}") from error
         raise
-
-
-async def row(engine: AsyncEngine, statement: TextClause, values: Mapping[str, object]) -> RowMapping | None:
-    """Run `statement` and return its first row, or None."""
-    found = await rows(engine, statement, values)
-    return found[0] if found else None

@@ -26,6 +26,7 @@ In the order a request meets them:
 - `operators`: what the routes of operators share
 - `dead_letters`: what left its lane, listed, shown, discarded
 - `replay_jobs`: letting it be answered anew, and what came of it
+- `knowledge`: what is in the knowledge base, and answers that somebody writes or corrects
 - `audit`: who did what
 - `health`: alive, ready, and the numbers
 """

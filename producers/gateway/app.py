@@ -15,6 +15,7 @@ from producers.gateway import (
     dead_letters,
     documents,
     health,
+    knowledge,
     openai_api,
     problems,
     replay_jobs,
@@ -40,6 +41,7 @@ _TAGS = [
     {"name": "widget", "description": "For visitors of a web page."},
     {"name": "dead letters", "description": "Turns and records that left their lane, for operators."},
     {"name": "replay", "description": "Answering dead letters anew, for operators."},
+    {"name": "knowledge", "description": "What a tenant's agents may know, for operators."},
     {"name": "operations", "description": "For whoever runs this."},
 ]
 
@@ -77,7 +79,7 @@ def create_app(parts: Parts, *, more: Sequence[APIRouter] = ()) -> FastAPI:
         ],
     )
     app.state.parts = parts
-    operating = (dead_letters, replay_jobs, breakers, audit, health)
+    operating = (dead_letters, replay_jobs, knowledge, breakers, audit, health)
     speaking = (turns, streams, conversations, takeovers, assets, openai_api, widget_tokens)
     for part in (*speaking, *operating):
         app.include_router(part.router)

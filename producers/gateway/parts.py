@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.requests import HTTPConnection
 
+from infra.embeddings.embedder import Embedder
 from infra.kafka.producer import EventProducer
 from infra.postgres.tenants import Tenants
 from infra.redis.frame_log import FrameLog
@@ -36,6 +37,8 @@ class Parts:
     token_limit: RateLimit
     asset_limit: RateLimit
     max_body_bytes: int
+    embedder: Embedder | None = None
+    """Of knowledge bases; without one each has vectors of its own."""
     public_url: str | None = None
     completion_seconds: float = 180.0
     """How long a chat completion that does not stream may take."""

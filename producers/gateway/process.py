@@ -15,6 +15,7 @@ from fastapi import APIRouter
 from starlette.types import ASGIApp
 
 from infra.crash_points import arm
+from infra.embeddings.configured import configured_embedder
 from infra.kafka.producer import EventProducer
 from infra.postgres.engine import create_engine
 from infra.postgres.tenants import Tenants
@@ -115,6 +116,7 @@ def build(settings: Settings) -> Parts:
         token_limit=RateLimit(per_minute=TOKENS_PER_MINUTE),
         asset_limit=RateLimit(per_minute=ASSETS_PER_MINUTE),
         max_body_bytes=settings.max_body_bytes,
+        embedder=configured_embedder(settings),
         public_url=settings.public_url,
         draining=draining,
     )
