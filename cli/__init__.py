@@ -8,6 +8,7 @@ Commands:
 - `up`: the whole system on this machine
 - `chat`: talking to a running system
 - `explain`: the whole story of a turn
+- `route`: who would answer a message, without answering it
 - `breakers`: lanes that skip their primary, seen and set by hand
 - `dlq`: dead letters, seen, discarded, exported
 - `replay`: dead letters answered anew: dry run, yes, job, progress

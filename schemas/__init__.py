@@ -9,6 +9,7 @@ In the order a turn meets them:
 - `events`: what Kafka carries
 - `envelope`: the CloudEvents headers around it
 - `policy`: behaviour as data: agents, models, deadlines
+- `routing_policy`: its section on who decides which agent answers
 - `knowledge`: what a knowledge base holds and what was found in it
 - `briefs`: what is known about a turn before its agent answers
 - `completions`: what is asked of a model and what streams back; the one family of provider errors

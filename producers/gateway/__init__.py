@@ -13,6 +13,7 @@ In the order a request meets them:
 - `tokens`: tokens for visitors, signed and read
 - `widget_tokens`: short-lived tokens for visitors of a web page
 - `turns`: submitting a turn and asking how it stands
+- `briefs`: what the orchestrator found out, as operators may see it
 - `conversations`: the transcript
 - `watch`: the frames of a turn, every one once, in order, whatever breaks meanwhile
 - `streams`: frames as server-sent events

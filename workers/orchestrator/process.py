@@ -31,12 +31,15 @@ from infra.telemetry.pulse import Pulse
 from schemas.ids import TurnId
 from schemas.names import GROUP_ORCHESTRATOR, TOPIC_TURNS
 from workers.orchestrator.intake import Intake
-from workers.orchestrator.preparation import Preparation
-from workers.orchestrator.router import RuleRouter
+from workers.orchestrator.language import Languages
+from workers.orchestrator.preparation import Preparation, nothing_known
+from workers.orchestrator.routing import routing_of
 
 log = get_logger(__name__)
 
-CONCURRENT_PREPARATIONS: Final = 64
+CONCURRENT_PREPARATIONS: Final = 400
+"""Most of them wait for a model that routes. PostgreSQL is asked by as many at a time as its pool has connections."""
+
 MAX_WAITING: Final = 1_000
 """Above this many turns under preparation, intake waits: Kafka is the better queue."""
 
@@ -179,9 +182,14 @@ async def orchestrator(settings: Settings) -> AsyncGenerator[Orchestrator]:
         history=max(agent.history_turns for agent in policy.agents.values()),
         coalesce=policy.coalesce,
     )
+    routing, client = routing_of(policy, settings)
+    languages = Languages(policy.routing.languages, clear=policy.routing.clear)
+    languages.begin()
     preparation = Preparation(
         inbox=inbox,
-        router=RuleRouter(policy.default_agent),
+        routing=routing,
+        retrieve=nothing_known,
+        languages=languages,
         dispatcher=Dispatcher(redis),
         policy=policy,
         served=settings.served_backends,
@@ -198,6 +206,8 @@ async def orchestrator(settings: Settings) -> AsyncGenerator[Orchestrator]:
         )
     finally:
         await producer.stop()
+        if client is not None:
+            await client.aclose()
         await redis.aclose()
         await engine.dispose()
 

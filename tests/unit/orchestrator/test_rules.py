@@ -5,7 +5,7 @@ import pytest
 from infra.postgres.inbox import PastTurn, Prepared
 from schemas.agents import Agent
 from schemas.ids import TurnId
-from workers.orchestrator.router import RuleRouter
+from workers.orchestrator.rules import RuleRouter
 
 
 def _turn(text: str, *asked: str) -> Prepared:
@@ -30,14 +30,14 @@ def _turn(text: str, *asked: str) -> Prepared:
         ("", Agent.DISCOVERY),
     ],
 )
-async def test_a_message_goes_to_the_agent_its_words_ask_for(text: str, agent: Agent) -> None:
+def test_a_message_goes_to_the_agent_its_words_ask_for(text: str, agent: Agent) -> None:
     """Rules over the message decide; what they do not know goes to discovery."""
-    assert (await RuleRouter().route(_turn(text))).agent is agent
+    assert RuleRouter().judge(_turn(text)).agent is agent
 
 
-async def test_a_question_asked_again_goes_to_adaptive_response() -> None:
+def test_a_question_asked_again_goes_to_adaptive_response() -> None:
     """The same words as in an answered turn of the conversation are a repetition; new words are not."""
     router = RuleRouter()
     again = _turn("How long does the rollout take?", "Hello", "so how long does the rollout take??")
-    assert (await router.route(again)).agent is Agent.ADAPTIVE_RESPONSE
-    assert (await router.route(_turn("Who else uses it?", "How long does it take?"))).agent is Agent.DISCOVERY
+    assert router.judge(again).agent is Agent.ADAPTIVE_RESPONSE
+    assert router.judge(_turn("Who else uses it?", "How long does it take?")).agent is Agent.DISCOVERY
