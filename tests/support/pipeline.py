@@ -155,10 +155,13 @@ async def pipeline(
     inter_token_ms: float = 0,
     router: RouterName = "rules",
     retrieve: Retrieve = nothing_known,
+    deadline: float = 2.5,
 ) -> AsyncGenerator[Pipeline]:
     """Build the product's parts around two simulators, routed by rules unless another router is named."""
     policy = policy or patient(load_policy())
-    policy = policy.model_copy(update={"routing": policy.routing.model_copy(update={"router": router})})
+    policy = policy.model_copy(
+        update={"routing": policy.routing.model_copy(update={"router": router, "deadline": deadline})}
+    )
     async with (
         running("tgi", first_token_ms=first_token_ms, inter_token_ms=inter_token_ms) as tgi,
         running(

@@ -92,8 +92,9 @@ class FrontierRouter:
         told = decision.repeat_of if decision.repeat_of in known else None
         return Finding(
             agent=decision.agent,
-            why=_own(decision.reason, turn, 200) or "a reason that is not kept, for it is none or quotes the visitor",
-            intent=_own(decision.intent, turn, 64),
+            why=own_words(decision.reason, turn, 200)
+            or "a reason that is not kept, for it is none or quotes the visitor",
+            intent=own_words(decision.intent, turn, 64),
             language=decision.language if re.fullmatch(r"[a-z]{2}", decision.language) else None,
             confidence=decision.confidence,
             router=self.name,
@@ -131,7 +132,7 @@ def _signals(decision: Decision, checked: Finding, turn: Prepared) -> tuple[Buyi
     return tuple(found.values())
 
 
-def _own(text: str, turn: Prepared, most: int) -> str:
+def own_words(text: str, turn: Prepared, most: int) -> str:
     """Return what the model says in its own words; nothing if it quotes the message or holds what may be personal."""
     line = _line(text, most)
     words, theirs = (re.findall(r"\w+", one.lower()) for one in (line, turn.text))

@@ -3,6 +3,8 @@
 import asyncio
 import re
 from collections.abc import Sequence
+from copy import copy
+from functools import cache
 from pathlib import Path
 from typing import Final, cast
 
@@ -29,6 +31,12 @@ _GREETINGS: Final = {
     "goedemorgen": "nl", "dank": "nl", "olá": "pt", "obrigado": "pt", "obrigada": "pt",
 }  # fmt: skip
 """Of messages of one word with which a conversation may begin: too short for statistics."""
+
+
+@cache
+def _model() -> LanguageIdentifier:
+    """Read the model of all languages, once in a process; a copy of it is restricted to some."""
+    return LanguageIdentifier.from_model_file(Path(MODEL_FILE), norm_probs=True)
 
 
 class Languages:
@@ -73,7 +81,7 @@ class Languages:
     def _load(self) -> LanguageIdentifier | None:
         """Read the model; without it every message counts as of the first language."""
         try:
-            identifier = LanguageIdentifier.from_model_file(Path(MODEL_FILE), norm_probs=True)
+            identifier = copy(_model())
             identifier.set_languages(self._languages)
         except (OSError, ValueError) as error:
             log.error("languages_not_loaded", error=str(error))
