@@ -29,7 +29,6 @@ OUTSIDE: Final = "oos"
 
 _PART: Final = 5
 _TIMED: Final = 500
-_TOLERANCE: Final = 2e-3
 PARTS: Final = ("routers", "clinc150", "banking77")
 ROUTERS: Final[tuple[RouterName, ...]] = ("rules", "classifier", "cascade", "frontier")
 
@@ -80,7 +79,7 @@ def on_intents(train: list[Row], valid: list[Row]) -> dict[str, float]:
     """Return what the classifier is worth on `valid`: four fifths of `train` gave its weights, one its temperature."""
     kept, aside = split([row for row in train if row[1] != OUTSIDE])
     started = time.process_time()
-    raw = fit(_labelled(kept), tolerance=_TOLERANCE)
+    raw = fit(_labelled(kept))
     tuned = scaled(raw, _labelled(aside))
     seconds = time.process_time() - started
     data = _labelled([row for row in valid if row[1] != OUTSIDE])

@@ -37,16 +37,13 @@ class Labelled:
         return self.states[place] if self.states else ()
 
 
-def fit(data: Labelled, *, least: int = 2, tolerance: float = 1e-4) -> Classifier:
-    """Return a classifier with temperature 1; features that fewer than `least` texts have are left out.
-
-    Of many labels a coarser `tolerance` of the gradient costs nothing that can be measured, and most of the time less.
-    """
+def fit(data: Labelled, *, least: int = 2) -> Classifier:
+    """Return a classifier with temperature 1; features that fewer than `least` texts have are left out."""
     words = _block(data.texts, words_of, first=0, least=least)
     runs = _block(data.texts, runs_of, first=len(words.columns), least=least)
     first = len(words.columns) + len(runs.columns)
     matrix = _matrix(data, (words, runs), first)
-    model = LogisticRegression(C=STRENGTH, max_iter=400, tol=tolerance)
+    model = LogisticRegression(C=STRENGTH, max_iter=400)
     model.fit(matrix, list(data.labels))
     weights, bias = cast("tuple[NDArray[np.float64], NDArray[np.float64]]", (model.coef_, model.intercept_))
     if len(weights) == 1:  # of two labels the library keeps one row

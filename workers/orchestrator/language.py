@@ -19,6 +19,9 @@ MAX_CHARS: Final = 1_000
 _EARLIER: Final = 4
 """Messages of the conversation that are looked at beside the new one."""
 
+_PATIENCE: Final = 30.0
+"""Seconds that somebody waits for loading who has nothing else to do."""
+
 _FEW: Final = 3
 """Words up to which a message that is not clear by itself says nothing, whatever else it resembles."""
 
@@ -54,9 +57,12 @@ class Languages:
             self._loading = asyncio.create_task(asyncio.to_thread(self._load), name="load-languages")
         return self._loading
 
-    async def of(self, turn: Prepared) -> str:
-        """Return the language that `turn` should be answered in."""
-        identifier = await asyncio.shield(self.begin())
+    async def of(self, turn: Prepared, *, within: float = _PATIENCE) -> str:
+        """Return the language that `turn` should be answered in; the first one while it takes longer to load."""
+        loading = self.begin()
+        if not loading.done():
+            await asyncio.wait([loading], timeout=within)
+        identifier = loading.result() if loading.done() else None
         if identifier is None:
             return self._languages[0]
         return self._judge(identifier, turn)

@@ -95,7 +95,7 @@ class Preparation:
         """Route and retrieve beside each other, within one deadline; what is not known by then is not pretended."""
         now = asyncio.get_running_loop().time
         ends = now() + self._policy.routing.deadline
-        language = await self._languages.of(turn)
+        language = await self._languages.of(turn, within=self._policy.routing.deadline / 2)
         retrieved = asyncio.create_task(self._retrieved(turn, language, ends), name="retrieve")
         try:
             finding = await self._routing.find(turn, within=max(0.05, ends - now()))

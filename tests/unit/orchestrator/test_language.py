@@ -52,6 +52,14 @@ async def test_history_that_was_brought_along_counts(languages: Languages) -> No
     assert await languages.of(turn("ja", brought=brought)) == "de"
 
 
+async def test_nobody_waits_for_the_model_longer_than_wanted() -> None:
+    """While it loads a message counts as of the first language."""
+    loading = Languages(("de", "en"), clear=0.75)
+    assert await loading.of(turn("How much is it for forty users?"), within=0) == "de"
+    await loading.begin()
+    assert await loading.of(turn("How much is it for forty users?"), within=0) == "en"
+
+
 async def test_without_its_model_every_message_is_of_the_first_language() -> None:
     """A language that the model does not know stops nothing."""
     assert await Languages(("en", "xx"), clear=0.75).of(turn("Der Export funktioniert nicht")) == "en"
