@@ -9,6 +9,7 @@ Commands:
 - `chat`: talking to a running system
 - `explain`: the whole story of a turn
 - `conversations`: taken over by people, written in, given back
+- `route`: who would answer a message, without answering it
 - `breakers`: lanes that skip their primary, seen and set by hand
 - `policy`: what is in force, with the versions of the wording behind it
 - `dlq`: dead letters, seen, discarded, exported

@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 from cli.chat import styles_wanted
 from cli.failure import CommandFailed
 from cli.http import HttpFailed, request
-from cli.sentence import seconds, sentence
+from cli.sentence import not_asked, seconds, sentence
 from cli.state import local_endpoints
 from cli.story import Attempt, DeadLetter, Replay, Story, Transition
 from cli.tables import aligned, clock
 from cli.terminal import BOLD, RESET, TerminalText, dim, harmless
+from schemas.briefs import Risk
 
 _TURN_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -111,6 +112,9 @@ def _header(story: Story, *, styled: bool) -> str:
         ("conversation", f"{story.conversation_id}{f', turn {story.seq} of it' if story.seq else ''}"),
         ("channel", story.channel),
         ("agent", f"{story.agent}{f' ({story.plan.why})' if story.plan else ''}" if story.agent else None),
+        ("routed by", _router(story)),
+        ("found", _found(story)),
+        ("knowledge", _knowledge(story)),
         ("replay of", _replay_of(story)),
         ("models", _models(story)),
         ("written by", story.said_by),
@@ -128,10 +132,38 @@ def _header(story: Story, *, styled: bool) -> str:
     return "".join(f"{dim(name.ljust(12), styled=styled)}  {harmless(value)}\n" for name, value in rows)
 
 
+def _router(story: Story) -> str | None:
+    found = story.findings
+    if found is None:
+        return None
+    return f"{found.router}, {found.confidence:.2f} sure{f', policy {found.policy}' if found.policy else ''}"
+
+
+def _found(story: Story) -> str | None:
+    found = story.findings
+    if found is None:
+        return None
+    facts = [found.language, found.phase, found.intent, *(f"signal {kind}" for kind in found.signals)]
+    facts += [f"repeats turn {found.repeats}"] if found.repeats is not None else []
+    facts += [f"risk {found.risk}"] if found.risk is not Risk.NONE else []
+    return ", ".join(fact.replace("_", " ") for fact in facts if fact)
+
+
+def _knowledge(story: Story) -> str | None:
+    read = story.findings.retrieved if story.findings else None
+    if read is None or read.state == "off":
+        return None
+    if read.state != "found":
+        return {"nothing": "nothing was found", "late": "was late", "failed": "could not be read"}.get(read.state)
+    answerable = "holds an answer" if read.answerable else "holds no answer"
+    snapshot = f", snapshot {read.snapshot}" if read.snapshot else ""
+    return f"{answerable} ({read.score:.2f}), {len(read.passages)} passages{snapshot}"
+
+
 def _models(story: Story) -> str | None:
     if story.plan is None:
         return None
-    skipped = " (skipped: nothing serves it)" if story.plan.direct else ""
+    skipped = f" (skipped: {not_asked(story)})" if story.plan.direct else ""
     if story.skipped is not None and not story.plan.direct:
         skipped = f" (skipped: it {story.skipped})"
     return f"{story.plan.primary}{skipped}, then {story.plan.fallback}"

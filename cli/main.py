@@ -133,6 +133,22 @@ def explain(
 
 
 @app.command()
+def route(
+    text: Annotated[str | None, typer.Argument(help="A message.")] = None,
+    file: Annotated[Path | None, typer.Option(help="JSON lines instead: {id, text, history?}.")] = None,
+    router: Annotated[
+        Literal["frontier", "cascade", "classifier", "rules"] | None, typer.Option(help="Instead of the policy's.")
+    ] = None,
+    state: State = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Say who would answer a message and why, without answering it."""
+    from cli.route import route as decide
+
+    sys.exit(decide(text, file=file, state=state, router=router, as_json=as_json))
+
+
+@app.command()
 def audit(
     subject: Annotated[str | None, typer.Option(help="Only what was done to it: an id, `dead_letters`.")] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")] = 50,

@@ -3,6 +3,7 @@
 from typing import Final
 
 from cli.story import FAILURES, Attempt, Story, Transition
+from schemas.briefs import Risk
 from schemas.dead_letters import DeadLetterReason
 from schemas.keepers import TAKEN_OVER
 from schemas.turns import TERMINAL, TurnState
@@ -13,6 +14,13 @@ _NAMES: Final = {
     "frontier-lite": "the smaller frontier model",
 }
 """What people call the models of the shipped policy; others are told by their names."""
+
+RISKS: Final = {
+    Risk.LEGAL: "questions of law",
+    Risk.PRICE_COMMITMENT: "what would commit to a price",
+    Risk.INVOICE: "what would state an invoice's numbers",
+}
+"""What the fine-tuned model is kept from."""
 
 _UNSEEN: Final = frozenset({"backend_failed", "incomplete", "timeout", "malformed"})
 """Failures that may come before or after the first word, so that it must be said which."""
@@ -85,6 +93,13 @@ def _taken_over(story: Story) -> str:
     return f"{before}left to the person who had taken the conversation over; no model was asked"
 
 
+def not_asked(story: Story) -> str:
+    """Return why the plan itself goes past the primary."""
+    risk = story.findings.risk if story.findings else Risk.NONE
+    model = named(story.plan.primary) if story.plan else "the primary"
+    return f"{model} may not answer {RISKS[risk]}" if risk in RISKS else f"nothing serves {model}"
+
+
 def seconds(value: float) -> str:
     """Return a duration as people say it."""
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.1f} s"
@@ -115,7 +130,7 @@ def _after(story: Story) -> str:
     if attempt is None or attempt.ordinal == 1:
         return ""
     if story.plan is not None and story.plan.direct:
-        return f" at once, as nothing serves {named(story.plan.primary)}"
+        return f" at once, as {not_asked(story)}"
     if story.plan is not None and story.skipped is not None:
         return f" at once, as {named(story.plan.primary)} {story.skipped}"
     return " at once, as the answer before this one broke off"

@@ -18,6 +18,8 @@ class ModelCall(BaseModel):
     attempt: str | None
     path: str
     outcome: str
+    routing: str | None = None
+    """The turn that was routed, where that is what the model was asked for."""
 
 
 _CALLS: TypeAdapter[list[ModelCall]] = TypeAdapter(list[ModelCall])
@@ -33,12 +35,13 @@ def set_fault(simulator: str, fault: Fault, **details: float) -> None:
 
 
 def model_calls(simulator: str) -> list[ModelCall]:
-    """Return what was asked of the simulator at this address, oldest first.
+    """Return the answers that were asked of the simulator at this address, oldest first.
 
     Raises:
         HttpFailed: it is away.
     """
-    return _CALLS.validate_python(json.loads(request(f"{simulator}/_control/requests")))
+    calls = _CALLS.validate_python(json.loads(request(f"{simulator}/_control/requests")))
+    return [call for call in calls if call.routing is None]
 
 
 def excessive(calls: list[ModelCall]) -> list[str]:

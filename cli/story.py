@@ -6,6 +6,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from schemas.agents import Lane
+from schemas.briefs import Risk
 from schemas.keepers import Keeper
 from schemas.replays import ReplayMode
 from schemas.turns import TERMINAL, TurnState
@@ -80,6 +81,31 @@ class Plan(BaseModel):
     fallback: str
     direct: bool = False
     why: str = ""
+
+
+class Retrieval(BaseModel):
+    """What the knowledge base had for it."""
+
+    state: str = "off"
+    answerable: bool = False
+    score: float = 0.0
+    snapshot: str | None = None
+    passages: list[dict[str, Any]] = []
+
+
+class Findings(BaseModel):
+    """What the orchestrator found out about it."""
+
+    router: str
+    confidence: float = 0.0
+    policy: int | None = None
+    language: str = "en"
+    phase: str = ""
+    intent: str = ""
+    signals: list[str] = []
+    repeats: int | None = None
+    risk: Risk = Risk.NONE
+    retrieved: Retrieval = Retrieval()
 
 
 class Lease(BaseModel):
@@ -191,6 +217,7 @@ class Story(BaseModel):
     text: str | None = None
     epoch: int | None = None
     plan: Plan | None = None
+    findings: Findings | None = None
     behind: str | None = None
     lease: Lease | None = None
     hints: Hints | None = None

@@ -12,6 +12,7 @@ In the order a turn meets them:
 - `policy`: behaviour as data: agents, models, deadlines
 - `asset_policy`: its section on what agents may make beside their words
 - `guardrail_policy`: links, redaction, promises, abuse: what no model decides
+- `routing_policy`: its section on who decides which agent answers
 - `knowledge`: what a knowledge base holds and what was found in it
 - `knowledge_policy`: how a message is looked up in it, as policy
 - `briefs`: what is known about a turn before its agent answers

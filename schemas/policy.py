@@ -9,6 +9,7 @@ from schemas.asset_policy import AssetPolicy
 from schemas.completions import ModelClocks
 from schemas.guardrail_policy import GuardrailPolicy
 from schemas.knowledge_policy import KnowledgePolicy
+from schemas.routing_policy import RoutingPolicy
 from schemas.turns import TurnState
 
 
@@ -113,6 +114,7 @@ class Policy(_Frozen):
     models: dict[str, ModelPolicy]
     agents: dict[Agent, AgentPolicy]
     default_agent: Agent = Agent.DISCOVERY
+    routing: RoutingPolicy = RoutingPolicy()
     deadlines: Deadlines
     breaker: BreakerPolicy = BreakerPolicy()
     rescues: RescueBudget = RescueBudget()
@@ -138,6 +140,8 @@ class Policy(_Frozen):
             for name in (chosen.primary, chosen.fallback):
                 if name not in self.models:
                     raise ValueError(f"agent {agent} uses model '{name}', which 'models' does not define")
+        if self.routing.model is not None and self.routing.model not in self.models:
+            raise ValueError(f"routing uses model '{self.routing.model}', which 'models' does not define")
         return self
 
     def unanswered(self, *, parked: bool = False) -> tuple[TurnState, str]:

@@ -12,6 +12,7 @@ In the order of a request:
 - `jsontext.py`: JSON as the servers write it
 - `prompts.py`: what a request asks, whichever route it took
 - `dialogues.py`: the sample dialogues, and which reply suits a question
+- `routing.py`: how the frontier decides who answers, by the words of `routing.yaml`
 - `shapes.py`: a JSON value for a JSON schema, filled from a reply
 - `answers.py`: the tokens a request is answered with
 - `serving.py`: carries one answer from headers to its ending, faults included

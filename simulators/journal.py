@@ -15,6 +15,7 @@ class CallRecord(TypedDict):
 
     turn: str | None
     attempt: str | None
+    routing: str | None
     path: str
     model: str | None
     adapter: str | None
@@ -33,6 +34,8 @@ class Call:
     turn: str | None
     attempt: str | None
     path: str
+    routing: str | None = None
+    """The turn that is to be routed, where that is what is asked; then `turn` is None, for no answer is."""
     model: str | None = None
     adapter: str | None = None
     stream: bool = False

@@ -15,6 +15,7 @@ from simulators.images import make_image
 from simulators.jsontext import json_response
 from simulators.openai_wire import CompletionWire, error_body
 from simulators.prompts import Message, Prompt, from_messages
+from simulators.routing import decide
 from simulators.serving import open_call, refuse, serve
 from simulators.shapes import DEFAULT_SCHEMA, Schema
 
@@ -131,8 +132,10 @@ def _schema(shape: ResponseFormat | None, prompt: Prompt) -> Schema | None:
     return None
 
 
-def _answer(body: ChatBody, prompt: Prompt, fault: Fault) -> Answer:
+def _answer(body: ChatBody, prompt: Prompt, fault: Fault, *, routing: bool) -> Answer:
     schema = _schema(body.response_format, prompt)
+    if routing:
+        return fault.bend(decide(prompt, schema)).limited(body.max_completion_tokens or body.max_tokens)
     answer = compose(prompt, voice=_voice(body.model, prompt), schema=schema, length=fault.tokens)
     return fault.bend(answer).limited(body.max_completion_tokens or body.max_tokens)
 
@@ -154,7 +157,7 @@ async def _chat(request: web.Request) -> web.StreamResponse:
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         usage=body.stream_options is not None and bool(body.stream_options.include_usage),
     )
-    answer = _answer(body, prompt, request.app[CONTROL].fault)
+    answer = _answer(body, prompt, request.app[CONTROL].fault, routing=call.routing is not None)
     return await serve(request, call, wire, answer)
 
 

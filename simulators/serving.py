@@ -59,6 +59,7 @@ def open_call(request: web.Request) -> Call:
         turn=request.headers.get("X-Fairlead-Turn"),
         attempt=request.headers.get("X-Fairlead-Attempt"),
         path=request.path,
+        routing=request.headers.get("X-Fairlead-Routing"),
     )
     request.app[JOURNAL].add(call)
     return call
@@ -73,7 +74,9 @@ def refuse(call: Call, response: web.Response) -> web.Response:
 
 async def serve(request: web.Request, call: Call, wire: Wire, answer: Answer) -> web.StreamResponse:
     """Answer one request as the fault in force has it, and write down how it ended."""
-    fault = request.app[CONTROL].take()
+    # Faults that are counted are meant for answers: routing meets them, and uses none of them up.
+    control = request.app[CONTROL]
+    fault = control.fault if call.routing else control.take()
     try:
         if fault.fault == "status":
             return _fail(call, wire, fault)
@@ -163,7 +166,8 @@ async def _whole(request: web.Request, call: Call, wire: Wire, answer: Answer, f
     strikes = fault.fault in {"event", "cut", "close", "hang"}
     shown = answer.limited(fault.after) if strikes else answer
     pacing = fault.pacing(request.app[PACING])
-    await asyncio.sleep(pacing.seconds(len(shown.tokens)))
+    # A decision is short and comes from a small model: as long as an answer's first token.
+    await asyncio.sleep(pacing.seconds(1 if call.routing else len(shown.tokens)))
 
     if fault.fault == "event":
         response = wire.refusal(fault.status)

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.postgres.statements import row, rows
 from schemas.agents import Agent
+from schemas.briefs import Brief
 from schemas.frames import PHASE_OF_STATE, Phase, TurnStreamInfo, WireFrame, frames_of
 from schemas.ids import TurnId
 from schemas.keepers import Keeper
@@ -57,6 +58,7 @@ _WHEREABOUTS: Final = text("""
 SELECT clock_timestamp() AS as_of, t.owner, t.lease_until, t.hints, t.hinted_at, t.kafka_topic, t.kafka_partition,
        t.kafka_offset, t.traceparent, t.plan ->> 'primary' AS primary, t.plan ->> 'fallback' AS fallback,
        coalesce((t.plan ->> 'direct')::boolean, false) AS direct, t.plan ->> 'why' AS why,
+       t.plan -> 'brief' AS brief, (t.plan ->> 'policy')::int AS policy,
        (SELECT p.turn_id::text FROM turns p WHERE p.tenant_id = t.tenant_id AND p.conversation_id = t.conversation_id
           AND p.seq < t.seq AND p.done_at IS NULL ORDER BY p.seq LIMIT 1) AS behind,
        t.replay_of::text AS replay_of, t.replay_mode,
@@ -223,7 +225,11 @@ class Whereabouts:
     direct: bool
     """Whether the plan skips the primary."""
     why: str | None
-    """The rule that chose the agent."""
+    """Why that agent was chosen."""
+    brief: Brief | None
+    """What the orchestrator found out; None before there is a plan."""
+    policy: int | None
+    """Version of the policy that the plan follows."""
     behind: TurnId | None
     """The first open turn before it in its conversation: it has to end first."""
     replay_of: str | None
@@ -279,7 +285,7 @@ async def load_whereabouts(engine: AsyncEngine, turn_id: TurnId) -> Whereabouts 
     letters = await rows(engine, _LETTERS, {"turn_id": turn_id})
     replays = await rows(engine, _REPLAYS, {"turn_id": turn_id}) if letters else ()
     return Whereabouts(
-        **dict(found),
+        **{**found, "brief": Brief.model_validate(found["brief"]) if found["brief"] is not None else None},
         letters=tuple(LetterView(**dict(letter)) for letter in letters),
         replays=tuple(ReplayView(**dict(replay)) for replay in replays),
     )

@@ -44,6 +44,18 @@ FIRST_FRAME = Histogram(
 # answers.
 QUEUE_WAIT = Histogram("fairlead_queue_wait_seconds", "Dispatch to claim", ["lane"], buckets=_WAITS)
 
+# Routing --------------------------------------------------
+
+# Who decided, and whom for. `classifier` or `rules` where the policy says `frontier`: its router is down.
+ROUTES = Counter("fairlead_routes_total", "Turns routed", ["agent", "router"])
+
+# Why a router could not decide and the next one did: `not_served`, `skipped` after failures in a row, `timeout`,
+# or how its model call failed. Visitors notice nothing; routes are coarser meanwhile.
+ROUTING_FALLBACKS = Counter("fairlead_routing_fallbacks_total", "Routers that could not decide", ["reason"])
+
+# How long deciding took. Every turn waits for it; at the policy's `routing.deadline` the next router decides.
+ROUTING_DURATION = Histogram("fairlead_routing_seconds", "Time to a route", ["router"], buckets=_WAITS)
+
 # Models ---------------------------------------------------
 
 # Model calls that answer turns. Divided by settled turns: the amplification, never above 2. Ordinal 2 alone:

@@ -13,6 +13,7 @@ In the order a request meets them:
 - `tokens`: tokens for visitors, signed and read
 - `widget_tokens`: short-lived tokens for visitors of a web page
 - `turns`: submitting a turn and asking how it stands
+- `briefs`: what the orchestrator found out, as operators may see it
 - `conversations`: the transcript
 - `assets`: what answers link to
 - `takeovers`: people who take conversations over, write in them, give them back

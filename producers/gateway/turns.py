@@ -11,6 +11,7 @@ from starlette.responses import Response
 from infra.postgres.statements import LedgerUnavailable
 from infra.postgres.views import TurnView, Whereabouts, load_ledger, load_turn, load_whereabouts
 from producers.gateway.auth import Authenticated, Principal, Submitter, check_conversation
+from producers.gateway.briefs import Findings
 from producers.gateway.documents import error_responses
 from producers.gateway.parts import Parts, PartsOf
 from producers.gateway.problems import unknown_turn
@@ -115,9 +116,9 @@ class Plan(BaseModel):
     primary: str
     fallback: str
     direct: bool
-    """Whether the primary is skipped because nothing serves it."""
+    """Whether the primary is skipped: nothing serves it, or the message's risk is not for it."""
     why: str
-    """The rule that chose the agent."""
+    """Why that agent was chosen."""
 
 
 class Lease(BaseModel):
@@ -248,6 +249,8 @@ class TurnDetails(BaseModel):
     """What the visitor wrote."""
     epoch: int | None = None
     plan: Plan | None = None
+    findings: Findings | None = None
+    """What the orchestrator found out; null before it has."""
     behind: str | None = None
     """The open turn of the conversation that has to end first."""
     lease: Lease | None = None
@@ -393,6 +396,7 @@ def _places(view: TurnView, where: Whereabouts) -> dict[str, object]:
     return {
         "as_of": where.as_of,
         "plan": _plan(where),
+        "findings": Findings.of(where.brief, where.policy) if where.brief is not None else None,
         "behind": where.behind if not view.done else None,
         "lease": Lease(owner=where.owner, until=where.lease_until) if where.owner and where.lease_until else None,
         "hints": Hints(sent=where.hints, last_at=where.hinted_at),

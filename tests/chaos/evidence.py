@@ -185,7 +185,12 @@ async def gathered(
             attempts=[AttemptRow(**row) for row in await _rows(engine, _ATTEMPTS)],
             steps=[Step(**row) for row in await _rows(engine, _STEPS)],
             results=[Result(**row) for row in await _rows(engine, _RESULTS)],
-            calls=[Call(turn=c["turn"], attempt=c["attempt"], outcome=c["outcome"], at=c["start"]) for c in calls],
+            calls=[
+                # What was asked to route a turn is no answer, and none of the calls that are counted.
+                Call(turn=c["turn"], attempt=c["attempt"], outcome=c["outcome"], at=c["start"])
+                for c in calls
+                if c["routing"] is None
+            ],
         )
     finally:
         await engine.dispose()

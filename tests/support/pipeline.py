@@ -27,12 +27,14 @@ from schemas.frames import WireFrame
 from schemas.ids import TurnId, turn_id_for
 from schemas.names import CELERY_PREFIX, TOPIC_DEAD_LETTERS, TOPIC_TURNS
 from schemas.policy import BreakerPolicy, Policy
+from schemas.routing_policy import RouterName
 from simulators.testing import SimulatorHandle, running
 from workers.answers.abandoned import AbandonedSettler
 from workers.dead_letters.route import Routing
 from workers.lanes.process import AgentRuntime, agent_runtime
-from workers.orchestrator.preparation import Preparation
-from workers.orchestrator.router import RuleRouter
+from workers.orchestrator.language import Languages
+from workers.orchestrator.preparation import Preparation, Retrieve, nothing_known
+from workers.orchestrator.routing import routing_of
 from workers.upkeep.sweep import Sweeper
 
 TENANT = "acme"
@@ -120,7 +122,7 @@ class Pipeline:
         return await self.redis.llen(CELERY_PREFIX + lane.value)
 
     def calls(self, turn_id: TurnId) -> tuple[int, int]:
-        """Return how often the primary and the frontier model were called for the turn."""
+        """Return how often the primary and the frontier model were called to answer the turn, not to route it."""
         return len(self.tgi.requests(turn_id)), len(self.openai.requests(turn_id))
 
 
@@ -151,9 +153,15 @@ async def pipeline(
     policy: Policy | None = None,
     first_token_ms: float = 0,
     inter_token_ms: float = 0,
+    router: RouterName = "rules",
+    retrieve: Retrieve = nothing_known,
+    deadline: float = 2.5,
 ) -> AsyncGenerator[Pipeline]:
-    """Build the product's parts around two simulators."""
+    """Build the product's parts around two simulators, routed by rules unless another router is named."""
     policy = policy or patient(load_policy())
+    policy = policy.model_copy(
+        update={"routing": policy.routing.model_copy(update={"router": router, "deadline": deadline})}
+    )
     async with (
         running("tgi", first_token_ms=first_token_ms, inter_token_ms=inter_token_ms) as tgi,
         running(
@@ -172,6 +180,7 @@ async def pipeline(
             drain_seconds=5,
         )
         engine, redis = create_engine(database_url), create_redis(redis_url)
+        routing, client = routing_of(policy, settings)
         frames = FrameLog(redis)
         dispatcher = Dispatcher(redis)
         inbox = Inbox(
@@ -196,7 +205,9 @@ async def pipeline(
                     inbox=inbox,
                     preparation=Preparation(
                         inbox=inbox,
-                        router=RuleRouter(),
+                        routing=routing,
+                        retrieve=retrieve,
+                        languages=Languages(policy.routing.languages, clear=policy.routing.clear),
                         dispatcher=dispatcher,
                         policy=policy,
                         served=settings.served_backends,
@@ -212,6 +223,8 @@ async def pipeline(
                 await parts.query("INSERT INTO tenants (tenant_id, name) VALUES (:t, 'Acme')", t=TENANT)
                 yield parts
         finally:
+            if client is not None:
+                await client.aclose()
             await redis.aclose()
             await engine.dispose()
 

@@ -2,7 +2,16 @@
 
 - `decode`: a record as an event, or the reason why it is none
 - `intake`: fetch, decode, record, start, bury what is no event, commit
-- `router`: which agent answers
-- `preparation`: the head of a conversation: claim, route, queue, hint
+- `finding`: what a router finds out, and the port of all routers
+- `words`: visitors' words as patterns, those of `patterns`
+- `risks`, `signals`, `repeats`: deterministic checks: what needs care, who is about to buy, what is asked again
+- `rules`: the router that never fails
+- `features`, `classifier`: the trained router, as plain arrays
+- `decision`, `frontier`: the frontier model as router, told by `prompt`
+- `routing`: who decides, and who in their place
+- `skip`: a router that keeps failing is left out for a while
+- `language`: the language of each message
+- `confirmation`: the last word on a route, by what was retrieved
+- `preparation`: the head of a conversation: claim, look, confirm, queue, hint
 - `process`: the process, composed and run
 """

@@ -1,6 +1,9 @@
-"""The head of a conversation: claim, route, queue, hint."""
+"""The head of a conversation: claim, look (route beside retrieve), confirm, queue, hint."""
 
+import asyncio
 from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Protocol
 
 from opentelemetry import trace
 from structlog import get_logger
@@ -10,17 +13,45 @@ from infra.crash_points import reach
 from infra.postgres.inbox import Inbox, Plan, Prepared
 from infra.postgres.statements import LedgerUnavailable
 from infra.postgres.sweeps import Abandoned
+from infra.telemetry import metrics
 from infra.telemetry.logs import turn_context
 from infra.telemetry.tracing import context_from, current_traceparent
-from schemas.agents import lane_of
+from schemas.agents import Agent, lane_of
+from schemas.briefs import Brief
 from schemas.ids import TurnId
+from schemas.knowledge import Retrieved
 from schemas.policy import Policy
 from schemas.turns import TurnState
 from workers.answers.abandoned import AbandonedSettler
-from workers.orchestrator.router import RuleRouter
+from workers.orchestrator.confirmation import Case, confirm
+from workers.orchestrator.finding import Finding
+from workers.orchestrator.language import Languages
+from workers.orchestrator.routing import Routing
 
 log = get_logger(__name__)
 tracer = trace.get_tracer(__name__)
+
+
+class Retrieve(Protocol):
+    """Looks into a tenant's knowledge base; what goes wrong there is a state of what it returns."""
+
+    async def __call__(self, tenant: str, text: str, *, language: str) -> Retrieved:
+        """Return what was found for `text`."""
+        ...
+
+
+async def nothing_known(tenant: str, text: str, *, language: str) -> Retrieved:
+    """Return that there is no knowledge base."""
+    return Retrieved()
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What is known of a turn before it is confirmed."""
+
+    finding: Finding
+    retrieved: Retrieved
+    language: str
 
 
 class Preparation:
@@ -30,14 +61,18 @@ class Preparation:
         self,
         *,
         inbox: Inbox,
-        router: RuleRouter,
+        routing: Routing,
+        retrieve: Retrieve,
+        languages: Languages,
         dispatcher: Dispatcher,
         policy: Policy,
         served: Collection[str],
         settler: AbandonedSettler,
     ) -> None:
         self._inbox = inbox
-        self._router = router
+        self._routing = routing
+        self._retrieve = retrieve
+        self._languages = languages
         self._dispatcher = dispatcher
         self._policy = policy
         self._served = served
@@ -57,7 +92,7 @@ class Preparation:
                 if turn.said or turn.kept:
                     await self.end_for_person(turn)
                     return
-                plan = await self.plan(turn)
+                plan = self.plan(turn, await self.look(turn))
                 if await self._inbox.queue(turn, plan):
                     reach("after_route_before_hint")
                     await self.hint(turn, plan)
@@ -91,24 +126,69 @@ class Preparation:
         )
         await self._settler.persons(ours)
 
-    async def plan(self, turn: Prepared) -> Plan:
-        """Choose the agent and, from the policy, its models."""
-        route = await self._router.route(turn)
-        models = self._policy.agents[route.agent]
-        # Without a fine-tuned model the frontier answers at once; the offline responder is the last resort only.
-        unserved = self._policy.models[models.primary].backend not in self._served
-        direct = unserved and self._policy.models[models.fallback].backend in self._served
+    async def look(self, turn: Prepared) -> Looked:
+        """Route and retrieve beside each other, within one deadline; what is not known by then is not pretended."""
+        now = asyncio.get_running_loop().time
+        ends = now() + self._policy.routing.deadline
+        language = await self._languages.of(turn, within=self._policy.routing.deadline / 2)
+        retrieved = asyncio.create_task(self._retrieved(turn, language, ends), name="retrieve")
+        try:
+            finding = await self._routing.find(turn, within=max(0.05, ends - now()))
+            return Looked(finding, await retrieved, finding.language or language)
+        finally:
+            retrieved.cancel()
+
+    async def _retrieved(self, turn: Prepared, language: str, ends: float) -> Retrieved:
+        try:
+            async with asyncio.timeout_at(ends):
+                return await self._retrieve(turn.tenant, turn.text, language=language)
+        except TimeoutError:
+            return Retrieved(state="late")
+        except Exception:
+            # A turn is worth more than what might have been found for it.
+            log.exception("retrieval_failed")
+            return Retrieved(state="failed")
+
+    def plan(self, turn: Prepared, looked: Looked) -> Plan:
+        """Confirm who answers, and choose, from the policy, the models."""
+        finding = looked.finding
+        first = not any(past.shown_html for past in turn.past) and not turn.brought
+        case = Case(finding, looked.retrieved, self._policy.routing, self._policy.default_agent, first)
+        agent, why = confirm(case)
+        models = self._policy.agents[agent]
+        metrics.ROUTES.labels(agent.value, finding.router.partition("-")[0]).inc()
         return Plan(
-            agent=route.agent,
+            agent=agent,
             primary=models.primary,
             fallback=models.fallback,
-            direct=direct,
-            why=route.why,
+            direct=self._direct(agent, finding),
+            why=why,
             policy=self._policy.version,
+            brief=Brief(
+                language=looked.language,
+                phase=finding.phase,
+                intent=finding.intent,
+                signals=finding.signals,
+                repeats=finding.repeats,
+                risk=finding.risk,
+                confidence=finding.confidence,
+                router=finding.router,
+                retrieved=looked.retrieved,
+            ),
         )
+
+    def _direct(self, agent: Agent, finding: Finding) -> bool:
+        """Whether the primary is skipped: nothing serves it, or it may not answer such a message."""
+        models = self._policy.agents[agent]
+        primary, fallback = (self._policy.models[name].backend for name in (models.primary, models.fallback))
+        if finding.risk.frontier_only and primary == "discovery":
+            return True
+        # Without a fine-tuned model the frontier answers at once; the offline responder is the last resort only.
+        return primary not in self._served and fallback in self._served
 
     async def hint(self, turn: Prepared, plan: Plan) -> None:
         """Tell the lane. The turn is open to it already, so losing this costs seconds."""
         lane = lane_of(plan.agent)
         await self._dispatcher.send([Hint(turn.turn_id, lane, current_traceparent())])
-        log.info("turn_routed", agent=plan.agent.value, why=plan.why)
+        # Without the reason, which may be a model's: nobody knows what it says of the visitor.
+        log.info("turn_routed", agent=plan.agent.value, router=plan.brief.router, risk=plan.brief.risk.value)

@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from structlog import get_logger
 
 from infra.celery.dispatch import Dispatcher
+from infra.embeddings.configured import configured_embedder
 from infra.kafka.consumer import EventConsumer, consume_for_ever
 from infra.kafka.producer import EventProducer
 from infra.policy import load_policy
@@ -33,12 +34,16 @@ from schemas.ids import TurnId
 from schemas.names import GROUP_ORCHESTRATOR, TOPIC_TURNS
 from workers.answers.abandoned import AbandonedSettler
 from workers.orchestrator.intake import Intake
+from workers.orchestrator.language import Languages
 from workers.orchestrator.preparation import Preparation
-from workers.orchestrator.router import RuleRouter
+from workers.orchestrator.routing import routing_of
+from workers.researcher.researcher import Researcher
 
 log = get_logger(__name__)
 
-CONCURRENT_PREPARATIONS: Final = 64
+CONCURRENT_PREPARATIONS: Final = 400
+"""Most of them wait for a model that routes. PostgreSQL is asked by as many at a time as its pool has connections."""
+
 MAX_WAITING: Final = 1_000
 """Above this many turns under preparation, intake waits: Kafka is the better queue."""
 
@@ -181,9 +186,15 @@ async def orchestrator(settings: Settings) -> AsyncGenerator[Orchestrator]:
         history=max(agent.history_turns for agent in policy.agents.values()),
         coalesce=policy.coalesce,
     )
+    routing, client = routing_of(policy, settings)
+    languages = Languages(policy.routing.languages, clear=policy.routing.clear)
+    languages.begin()
+    embedder = configured_embedder(settings)
     preparation = Preparation(
         inbox=inbox,
-        router=RuleRouter(policy.default_agent),
+        routing=routing,
+        retrieve=Researcher(engine, policy=policy.knowledge, embedder=embedder).retrieve,
+        languages=languages,
         dispatcher=Dispatcher(redis),
         policy=policy,
         served=settings.served_backends,
@@ -201,6 +212,9 @@ async def orchestrator(settings: Settings) -> AsyncGenerator[Orchestrator]:
         )
     finally:
         await producer.stop()
+        for opened in (client, embedder):
+            if opened is not None:
+                await opened.aclose()
         await redis.aclose()
         await engine.dispose()
 

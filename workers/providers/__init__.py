@@ -1,6 +1,7 @@
 """The model clients. Each streams one call, never asks twice, and fails only in our own words.
 
 - `backends`: which client serves which model, from settings and policy
+- `structured`: one question to the frontier, answered with one JSON object
 - `openai`: OpenAI, vLLM and compatible servers, by `openai.AsyncOpenAI`
 - `tgi`: Text Generation Inference, by `huggingface_hub.AsyncInferenceClient`
 - `local`: the model inside this process, one generation at a time

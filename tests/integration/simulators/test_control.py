@@ -91,6 +91,7 @@ async def test_the_log_tells_turns_apart(openai_sim: SimulatorHandle, raw: Raw, 
     assert json.loads((await raw(openai_sim, "GET", "/_control/requests")).body) == []
     assert everything[0] | {"start": 0} == {
         "turn": "a",
+        "routing": None,
         "attempt": "1",
         "path": CHAT,
         "model": "frontier",

@@ -20,8 +20,10 @@ from schemas.turns import TRANSITIONS, TurnState
 from simulators.control import FaultKind
 from tests.support.pipeline import Pipeline, content_of, pipeline, quick, until
 from workers.agents.prompt import build_prompt, estimated_tokens
-from workers.orchestrator.preparation import Preparation
-from workers.orchestrator.router import RuleRouter
+from workers.orchestrator.language import Languages
+from workers.orchestrator.preparation import Preparation, nothing_known
+from workers.orchestrator.routing import Routing
+from workers.orchestrator.rules import RuleRouter
 
 
 async def test_a_turn_is_answered_by_the_fine_tuned_model(database_url: str, redis_url: str) -> None:
@@ -108,7 +110,9 @@ async def test_without_a_fine_tuned_model_the_frontier_answers_at_once(database_
     async with pipeline(database_url, redis_url) as p:
         preparation = Preparation(
             inbox=p.inbox,
-            router=RuleRouter(),
+            routing=Routing(p.policy.routing, rules=RuleRouter()),
+            retrieve=nothing_known,
+            languages=Languages(p.policy.routing.languages, clear=p.policy.routing.clear),
             dispatcher=Dispatcher(p.redis),
             policy=p.policy,
             served={"frontier"},

@@ -1,0 +1,8 @@
+"""The orchestrator's classifier: what it learns from, and how.
+
+- `utterances`: labelled messages: templates of each language, expanded; those worded one by one (`loose`), and those
+  held out (`held_out`)
+- `en`, `de`, `fr`, `es`, `it`: the templates
+- `fitting`: features, weights, temperature; measures
+- `__main__`: trains it and writes the files that serve
+"""
