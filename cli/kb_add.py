@@ -92,7 +92,7 @@ async def _ingested(settings: Settings, tenant: str, wanted: "Wanted", *, quiet:
         ) from error
     finally:
         if embedder is not None:
-            await embedder.close()
+            await embedder.aclose()
         await engine.dispose()
 
 

@@ -47,7 +47,7 @@ class EndpointEmbedder:
             vectors.extend(await self._batch(texts[start : start + BATCH]))
         return vectors
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close its connections."""
         await self._client.close()
 
