@@ -84,7 +84,7 @@ class Preparation:
                 turn_context(turn_id=turn.turn_id, conversation_id=turn.conversation_id, tenant_id=turn.tenant),
                 tracer.start_as_current_span("prepare turn", context=context_from(turn.traceparent)),
             ):
-                plan = self.plan(turn, await self.look(turn))
+                plan = await self.plan(turn)
                 if await self._inbox.queue(turn, plan):
                     reach("after_route_before_hint")
                     await self.hint(turn, plan)
@@ -114,8 +114,11 @@ class Preparation:
             log.exception("retrieval_failed")
             return Retrieved(state="failed")
 
-    def plan(self, turn: Prepared, looked: Looked) -> Plan:
-        """Confirm who answers, and choose, from the policy, the models."""
+    async def plan(self, turn: Prepared) -> Plan:
+        """Look, confirm who answers, and choose, from the policy, the models."""
+        return self._confirmed(turn, await self.look(turn))
+
+    def _confirmed(self, turn: Prepared, looked: Looked) -> Plan:
         finding = looked.finding
         first = not any(past.shown_html for past in turn.past) and not turn.brought
         case = Case(finding, looked.retrieved, self._policy.routing, self._policy.default_agent, first)
