@@ -285,7 +285,8 @@ async def load_whereabouts(engine: AsyncEngine, turn_id: TurnId) -> Whereabouts 
     letters = await rows(engine, _LETTERS, {"turn_id": turn_id})
     replays = await rows(engine, _REPLAYS, {"turn_id": turn_id}) if letters else ()
     return Whereabouts(
-        **{**found, "brief": Brief.model_validate(found["brief"]) if found["brief"] is not None else None},
+        **{name: value for name, value in found.items() if name != "brief"},
+        brief=Brief.model_validate(found["brief"]) if found["brief"] is not None else None,
         letters=tuple(LetterView(**dict(letter)) for letter in letters),
         replays=tuple(ReplayView(**dict(replay)) for replay in replays),
     )

@@ -92,7 +92,7 @@ class Preparation:
                 if turn.said or turn.kept:
                     await self.end_for_person(turn)
                     return
-                plan = self.plan(turn, await self.look(turn))
+                plan = await self.plan(turn)
                 if await self._inbox.queue(turn, plan):
                     reach("after_route_before_hint")
                     await self.hint(turn, plan)
@@ -149,8 +149,11 @@ class Preparation:
             log.exception("retrieval_failed")
             return Retrieved(state="failed")
 
-    def plan(self, turn: Prepared, looked: Looked) -> Plan:
-        """Confirm who answers, and choose, from the policy, the models."""
+    async def plan(self, turn: Prepared) -> Plan:
+        """Look, confirm who answers, and choose, from the policy, the models."""
+        return self._confirmed(turn, await self.look(turn))
+
+    def _confirmed(self, turn: Prepared, looked: Looked) -> Plan:
         finding = looked.finding
         first = not any(past.shown_html for past in turn.past) and not turn.brought
         case = Case(finding, looked.retrieved, self._policy.routing, self._policy.default_agent, first)
