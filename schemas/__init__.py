@@ -9,8 +9,11 @@ In the order a turn meets them:
 - `events`: what Kafka carries
 - `envelope`: the CloudEvents headers around it
 - `policy`: behaviour as data: agents, models, deadlines
+- `answer_policy`: its section on what answers must keep to
 - `knowledge`: what a knowledge base holds and what was found in it
 - `briefs`: what is known about a turn before its agent answers
+- `citations`: what a model read of a knowledge base, and what its answer cites
+- `materials`: what an answer without a model is made of
 - `completions`: what is asked of a model and what streams back; the one family of provider errors
 - `frames`: what a watcher sees, numbered
 - `outcomes`: how a turn can end

@@ -22,11 +22,14 @@ from schemas.frames import SEQ_ROUTED, Phase, TurnStreamInfo, render
 from schemas.ids import TurnId
 from schemas.outcomes import Answered, AttemptEnding, Bounded, Ending, FailedUnseen, LeaseLost, Truncated
 from schemas.policy import Policy
+from workers.agents.material import material_of
 from workers.agents.prompt import Prompt, build_prompt
 from workers.agents.shape import answer_schema
+from workers.agents.technical_consultant.lookup import Retrieve, look_up
 from workers.answers.attempt import run_attempt
 from workers.answers.publisher import Publisher
 from workers.answers.settle import Settler
+from workers.answers.terms import Terms
 from workers.answers.writer import FrameWriter
 from workers.breaker import Breakers
 from workers.live_turns import LiveTurns
@@ -48,6 +51,8 @@ class Executor:
     backends: Backends
     breakers: Breakers
     live: LiveTurns
+    retrieve: Retrieve | None = None
+    """Searches the knowledge base for one part of a question."""
 
     async def run(self, turn_id: TurnId, lane: Lane) -> None:
         """Carry one turn from claim to settlement. A hint for a turn that is not there to be taken is nothing."""
@@ -61,6 +66,7 @@ class Executor:
             writer = await self.arm(claim)
             reach("after_arm")
             with self.live.carrying(claim, writer):
+                claim = await look_up(claim, self.retrieve, self.policy.answers)
                 prompt = self.prompt(claim)
                 ending = await self.generate(claim, prompt, writer)
                 await self.settle(claim, prompt, writer, ending)
@@ -162,12 +168,14 @@ class Executor:
             model=policy.model,
             adapter=policy.adapter,
             messages=prompt.messages,
-            json_schema=answer_schema(claim.agent),
+            json_schema=answer_schema(claim),
             max_tokens=agent.max_tokens,
             temperature=agent.temperature,
             clocks=self.policy.clocks(model),
             traceparent=current_traceparent(),
+            material=material_of(claim, prompt.passages),
         )
+        terms = Terms(claim, passages=prompt.passages, passages_cut=prompt.passages_cut, policy=self.policy.answers)
 
         async def show(html: str) -> bool:
             return await self.show(claim, writer, ordinal, html)
@@ -176,7 +184,7 @@ class Executor:
         if ordinal == 1 and self.breakers.away(lane_of(claim.agent)):
             ending = FailedUnseen(Unavailable("taken away by a drill"))
         else:
-            ending = await run_attempt(provider, request, writer, show, source)
+            ending = await run_attempt(provider, request, writer, show, source, terms)
         metrics.MODEL_CALLS.labels(model, str(ordinal), _outcome(ending)).inc()
         return ending
 

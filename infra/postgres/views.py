@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.postgres.statements import row, rows
 from schemas.agents import Agent
+from schemas.citations import Cited
 from schemas.frames import PHASE_OF_STATE, Phase, TurnStreamInfo, WireFrame, frames_of
 from schemas.ids import TurnId
 from schemas.outcomes import Source
@@ -22,7 +23,7 @@ _COLUMNS = """
 turn_id::text AS turn_id, tenant_id, conversation_id, seq, channel, input_text, state, agent,
 plan IS NOT NULL AS planned, content, cuts, closing, source, dimension, reason,
 extract(epoch FROM created_at)::bigint AS created, created_at, head_at, visible_at, done_at, deadline_at, epoch,
-coalesced_into::text AS answered_in
+coalesced_into::text AS answered_in, plan #> '{read,cited}' AS cited
 """
 
 _TURN: Final = text(f"SELECT {_COLUMNS} FROM turns WHERE turn_id = CAST(:turn_id AS uuid)")  # noqa: S608
@@ -108,6 +109,8 @@ class TurnView:
     epoch: int
     answered_in: TurnId | None
     """The earlier turn whose answer is also this one's."""
+    cited: tuple[Cited, ...] = ()
+    """Sources of its answer."""
 
     @property
     def done(self) -> bool:
@@ -349,4 +352,5 @@ def _view(found: RowMapping) -> TurnView:
         deadline_at=found["deadline_at"],
         epoch=found["epoch"],
         answered_in=TurnId(found["answered_in"]) if found["answered_in"] else None,
+        cited=tuple(Cited.model_validate(one) for one in cast("list[object] | None", found["cited"]) or ()),
     )

@@ -69,6 +69,16 @@ class Answer(BaseModel):
     """Sanitised HTML of a small allow-list."""
 
 
+class CitedSource(BaseModel):
+    """One source of an answer."""
+
+    number: int
+    """As in the answer's text."""
+    name: str
+    url: str | None
+    """Where it can be read; null for what has no public address."""
+
+
 class Attempt(BaseModel):
     """One model call, for operators."""
 
@@ -205,7 +215,7 @@ class Result(BaseModel):
 
 
 class TurnDetails(BaseModel):
-    """How a turn stands. What follows `answered_in` is for operators only."""
+    """How a turn stands. What follows `sources` is for operators only."""
 
     turn_id: str
     conversation_id: str
@@ -224,6 +234,8 @@ class TurnDetails(BaseModel):
     done_at: datetime | None
     answered_in: str | None = None
     """The earlier turn whose answer is also this one's."""
+    sources: list[CitedSource] = []
+    """What the answer cites of the knowledge base."""
     attempts: list[Attempt] | None = None
     events: list[Transition] | None = None
     timings: Timings | None = None
@@ -316,6 +328,7 @@ def details_of(view: TurnView) -> TurnDetails:
         created_at=view.created_at,
         done_at=view.done_at,
         answered_in=view.answered_in,
+        sources=[CitedSource.model_validate(one, from_attributes=True) for one in view.cited],
     )
 
 
@@ -344,6 +357,7 @@ async def _find(parts: Parts, principal: Principal, turn_id: TurnId) -> TurnView
             created_at=None,
             done_at=None,
             answered_in=None,
+            sources=[],
         )
     raise unknown_turn()
 

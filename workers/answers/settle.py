@@ -169,4 +169,5 @@ def _with_answer(claim: Claim, answer: Answer) -> Settlement:
         input_tokens=answer.input_tokens,
         output_tokens=answer.output_tokens,
         confidence=answer.confidence,
+        read=answer.read,
     )

@@ -1,1 +1,6 @@
-"""Technical consultant: questions about several things at once, each looked up."""
+"""Technical consultant: questions about several things at once, each looked up.
+
+- `answer`: the shape of its answers, and why one breaks its rules
+- `parts`: a question taken apart
+- `lookup`: each part looked up by itself, and put together
+"""
