@@ -19,3 +19,5 @@ class Material:
     """What a model would be shown, in the order of their numbers."""
     asked: tuple[str, ...] = ()
     """Dimensions that earlier turns asked about."""
+    told: tuple[str, ...] = ()
+    """Earlier answers of the conversation, as plain text."""

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from infra.postgres.claims import Claim
 from schemas.knowledge import Passage
 from schemas.materials import Material
+from workers.answers.sanitise import to_text
 
 
 def material_of(claim: Claim, passages: Sequence[Passage]) -> Material:
@@ -15,4 +16,5 @@ def material_of(claim: Claim, passages: Sequence[Passage]) -> Material:
         brief=claim.brief,
         passages=tuple(passages),
         asked=tuple(past.dimension for past in claim.past if past.dimension),
+        told=tuple(to_text(past.shown_html) for past in claim.past if past.shown_html),
     )

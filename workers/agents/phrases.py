@@ -20,14 +20,13 @@ class Phrases(BaseModel):
     not_read: str
     """The knowledge base could not be read in time."""
     nothing_new: str
-    you_asked: str
+    heard: str
+    """Takes a visitor's words up."""
     documents_say: str
     about: str
     """Where several things are answered: says of which one."""
     outline: str
     to_fill_in: str
-    greeting: str
-    anything_else: str
     steps: str
 
 

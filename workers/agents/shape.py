@@ -13,12 +13,16 @@ from workers.agents.technical_consultant import answer as technical_consultant
 from workers.agents.written import Schema, Written
 
 
-class Rules(Protocol):
+class Shape(Protocol):
     """What an agent's `answer.py` holds. The first key of the shape is decided before any visible text exists."""
 
     def schema(self, claim: Claim) -> Schema:
         """Return the JSON Schema that constrains the answer to this turn."""
         ...
+
+
+class Rules(Shape, Protocol):
+    """The same of the agents that answer from the knowledge base."""
 
     def problem(self, claim: Claim, written: Written) -> str | None:
         """Return why what is written so far breaks the agent's rules, in a sentence; None if it does not."""
@@ -26,7 +30,6 @@ class Rules(Protocol):
 
 
 _RULES: Final[Mapping[Agent, Rules]] = {
-    Agent.DISCOVERY: discovery,
     Agent.SUPPORT: support,
     Agent.TECHNICAL_CONSULTANT: technical_consultant,
     Agent.ADAPTIVE_RESPONSE: adaptive_response,
@@ -36,9 +39,11 @@ _RULES: Final[Mapping[Agent, Rules]] = {
 
 def answer_schema(claim: Claim) -> Schema:
     """Return the JSON Schema that constrains the output for this turn."""
-    return _RULES[claim.agent].schema(claim)
+    shapes: Mapping[Agent, Shape] = {Agent.DISCOVERY: discovery, **_RULES}
+    return shapes[claim.agent].schema(claim)
 
 
 def problem_of(claim: Claim, written: Written) -> str | None:
     """Return why what is written so far breaks the rules of the turn's agent; None if it does not."""
-    return _RULES[claim.agent].problem(claim, written)
+    rules = _RULES.get(claim.agent)
+    return rules.problem(claim, written) if rules is not None else None

@@ -9,5 +9,6 @@
 - `publisher`: what all turns of a process show, in one script per flush
 - `settle`: the ledger first, then the terminal frame, then the next turn
 - `group`: the turns that ended with it, where it was the head of a group
+- `last_tier`: what can be said without any model to whom none could answer
 - `abandoned`: the same for turns whose owner is gone
 """

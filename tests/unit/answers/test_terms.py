@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import replace
+from typing import Any
 
 import nh3
 import pytest
@@ -108,7 +109,7 @@ async def test_cited_sources_end_the_answer(step: int) -> None:
         {"dimension": "support", "html_response": "<p>Hold it.</p>", "citations": [1]},
     ],
 )
-async def test_an_answer_without_a_source_falls_back_unseen(fields: dict[str, JsonValue]) -> None:
+async def test_an_answer_without_a_source_falls_back_unseen(fields: dict[str, Any]) -> None:
     """Support that cites nothing, or nothing yet when its text begins, is malformed before anything is visible."""
     ending, pieces = await answer(claim_of(Agent.SUPPORT, "How?", brief=found(PAGE)), **fields)
     assert isinstance(ending, FailedUnseen)

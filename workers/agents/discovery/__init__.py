@@ -1,4 +1,4 @@
 """Discovery: one question a turn, from a finite taxonomy.
 
-- `answer`: the shape of its answers, and why one breaks its rules
+- `answer`: the shape of its answers
 """

@@ -3,7 +3,7 @@
 from typing import Final
 
 from infra.postgres.claims import Claim
-from workers.agents.written import Schema, Written
+from workers.agents.written import Schema
 
 DIMENSIONS: Final = ("pain_points", "timeline", "budget", "decision_process", "current_solution", "team")
 """What discovery may ask about."""
@@ -21,9 +21,3 @@ def schema(claim: Claim) -> Schema:
         "required": ["dimension", "html_response"],
         "additionalProperties": False,
     }
-
-
-def problem(claim: Claim, written: Written) -> str | None:
-    """Return why the answer breaks the rules."""
-    del claim, written
-    return None
