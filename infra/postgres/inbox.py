@@ -19,7 +19,8 @@ from schemas.policy import Deadlines
 
 HISTORY_SQL: Final = f"""
     (SELECT coalesce(json_agg(json_build_array({asked("h")}, h.content, h.agent, h.seq, h.dimension,
-                                               h.plan #> '{{read,passages}}') ORDER BY h.seq),
+                                               CASE t.agent WHEN '{Agent.ADAPTIVE_RESPONSE.value}'
+                                                            THEN h.plan #> '{{read,passages}}' END) ORDER BY h.seq),
                      '[]')
      FROM (SELECT turn_id, seq, input_text, content, agent, dimension, plan FROM turns p
            WHERE p.tenant_id = t.tenant_id AND p.conversation_id = t.conversation_id AND p.seq < t.seq
@@ -155,7 +156,8 @@ class PastTurn:
     dimension: str | None = None
     """What discovery asked about, as the model named it."""
     read: tuple[str, ...] = ()
-    """Ids of the passages of the knowledge base that its model was shown."""
+    """Ids of the passages of the knowledge base that its model was shown. Asked for adaptive response alone, which has to
+    find others: plans are large."""
 
 
 @dataclass(frozen=True, slots=True)
