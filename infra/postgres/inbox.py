@@ -156,8 +156,8 @@ class PastTurn:
     dimension: str | None = None
     """What discovery asked about, as the model named it."""
     read: tuple[str, ...] = ()
-    """Ids of the passages of the knowledge base that its model was shown. Asked for adaptive response alone, which has to
-    find others: plans are large."""
+    """Ids of the passages of the knowledge base that its model was shown. Read for adaptive response alone, which has
+    to find others: plans are large."""
 
 
 @dataclass(frozen=True, slots=True)
