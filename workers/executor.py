@@ -22,10 +22,10 @@ from schemas.frames import SEQ_ROUTED, Phase, TurnStreamInfo, render
 from schemas.ids import TurnId
 from schemas.outcomes import Answered, AttemptEnding, Bounded, Ending, FailedUnseen, LeaseLost, Truncated
 from schemas.policy import Policy
+from workers.agents.lookup import Retrieve, look_up
 from workers.agents.material import material_of
 from workers.agents.prompt import Prompt, build_prompt
 from workers.agents.shape import answer_schema
-from workers.agents.technical_consultant.lookup import Retrieve, look_up
 from workers.answers.attempt import run_attempt
 from workers.answers.publisher import Publisher
 from workers.answers.settle import Settler

@@ -2,5 +2,4 @@
 
 - `answer`: the shape of its answers, and why one breaks its rules
 - `parts`: a question taken apart
-- `lookup`: each part looked up by itself, and put together
 """

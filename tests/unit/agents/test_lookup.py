@@ -1,15 +1,17 @@
-"""Questions about several things: taken apart, looked up, put together."""
+"""Further searches: questions about several things taken apart, repeated ones asked from another angle."""
 
 import asyncio
 
 import pytest
 
 from benchmarks.claims import claim_of, found
+from infra.postgres.inbox import PastTurn
 from schemas.agents import Agent
 from schemas.answer_policy import AnswerPolicy
-from schemas.briefs import Brief
+from schemas.briefs import Brief, Fact
 from schemas.knowledge import Passage, Retrieved
-from workers.agents.technical_consultant.lookup import look_up
+from workers.agents.lookup import look_up
+from workers.agents.offered import offered
 from workers.agents.technical_consultant.parts import parts
 
 POLICY = AnswerPolicy(lookup_seconds=0.2)
@@ -122,3 +124,19 @@ async def test_what_the_orchestrator_missed_is_made_up_for() -> None:
     assert claim.brief.retrieved.state == "found"
     nothing = await look_up(claim_of(Agent.TECHNICAL_CONSULTANT, "x?", brief=late), Shelf().retrieve, POLICY)
     assert nothing.brief.retrieved.state == "late"
+
+
+async def test_a_repeated_question_is_searched_from_another_angle_once_nothing_is_fresh() -> None:
+    """Where all that was found was used before, buyers' facts and earlier questions widen the search."""
+    shelf = Shelf("Shopify", "cold", "SAP")
+    past = (
+        PastTurn("And SAP?", "<p>Yes.</p>", Agent.SUPPORT, 1, "support", ()),
+        PastTurn("Shopify?", "<p>Yes.</p>", Agent.SUPPORT, 2, "support", ("Shopify",)),
+    )
+    fact = Fact(dimension="team", value="cold store", seq=1, confidence=0.9)
+    brief = found(SHOPIFY).model_copy(update={"facts": (fact,)})
+    claim = await look_up(claim_of(Agent.ADAPTIVE_RESPONSE, "Shopify?", brief=brief, past=past), shelf.retrieve, POLICY)
+    assert [text for _, text, _ in shelf.asked] == ["Shopify? cold store", "Shopify? And SAP?"]
+    assert [p.passage_id for p in offered(claim)] == ["cold", "SAP"]
+    fresh = claim_of(Agent.ADAPTIVE_RESPONSE, "Shopify?", brief=brief)
+    assert await look_up(fresh, shelf.retrieve, POLICY) is fresh

@@ -1,4 +1,4 @@
-"""Looking up each part of a technical question by itself, and putting together what was found."""
+"""Searching the knowledge base once more for the agents that need it: by parts, or from another angle."""
 
 import asyncio
 from collections.abc import Awaitable, Sequence
@@ -12,6 +12,8 @@ from infra.postgres.claims import Claim
 from schemas.agents import Agent
 from schemas.answer_policy import AnswerPolicy
 from schemas.knowledge import Passage, Retrieved
+from workers.agents.adaptive_response.angles import angles
+from workers.agents.offered import offered
 from workers.agents.technical_consultant.parts import parts
 
 log = get_logger(__name__)
@@ -26,20 +28,30 @@ class Retrieve(Protocol):
 
 
 async def look_up(claim: Claim, retrieve: Retrieve | None, policy: AnswerPolicy) -> Claim:
-    """Return the claim with what is known of each part of its question; any other agent's as it is.
+    """Return the claim with what further searches found; most turns need none and are returned as they are.
 
     What is not back in time is left out: the answer is made of what is there.
     """
-    if retrieve is None or claim.agent is not Agent.TECHNICAL_CONSULTANT or claim.brief.retrieved.state == "off":
-        return claim
-    asked = parts(claim.text, most=policy.lookups)
-    if len(asked) < 2 and claim.brief.retrieved.state not in ("late", "failed"):
+    searches = _searches(claim, policy.lookups)
+    if retrieve is None or not searches or claim.brief.retrieved.state == "off":
         return claim
     found = await _each(
-        [retrieve(claim.tenant, part, language=claim.brief.language) for part in asked], policy.lookup_seconds
+        [retrieve(claim.tenant, search, language=claim.brief.language) for search in searches], policy.lookup_seconds
     )
     combined = combine([claim.brief.retrieved, *found])
     return replace(claim, brief=claim.brief.model_copy(update={"retrieved": combined}))
+
+
+def _searches(claim: Claim, most: int) -> tuple[str, ...]:
+    match claim.agent:
+        case Agent.TECHNICAL_CONSULTANT:
+            asked = parts(claim.text, most=most)
+            missed = claim.brief.retrieved.state in ("late", "failed")
+            return asked if len(asked) > 1 or missed else ()
+        case Agent.ADAPTIVE_RESPONSE:
+            return () if offered(claim) else angles(claim, most=most)
+        case _:
+            return ()
 
 
 def combine(found: Sequence[Retrieved]) -> Retrieved:
