@@ -26,6 +26,7 @@ _NOT_KNOWN: Final = frozenset({"not_found", "nothing_new"})
 """Decisions of a model, or of its shape, after which the visitor is told so in our words."""
 
 _WORD: Final = re.compile(r"\w+")
+_WORD_BEGUN: Final = re.compile(r"(?:(?<!\w)\w+)?\Z")
 _TAG: Final = re.compile(r"<[^>]*>")
 
 
@@ -121,19 +122,27 @@ class _Leak:
     def found(self, html: str) -> bool:
         """Tell whether the text has one, with this piece of it."""
         text = self._half + html
-        cut = max(text.rfind("<") if text.rfind("<") > text.rfind(">") else len(text), 0)
-        head = _TAG.sub(" ", text[:cut])
-        ended = re.search(r"\w*\Z", head)
-        self._half = (ended[0] if ended else "") + text[cut:]
-        for word in _WORD.findall(head[: len(head) - len(ended[0] if ended else "")]):
-            self._last.append(word.casefold())
-            if tuple(self._last) in self._runs:
+        begun = text.rfind("<")
+        head, tag = (text[:begun], text[begun:]) if begun > text.rfind(">") else (text, "")
+        if "<" in head:
+            head = _TAG.sub(" ", head)
+        unended = None if tag else _WORD_BEGUN.search(head)
+        word = "" if unended is None else unended[0]
+        self._half = word + tag
+        for ended in _WORD.findall(head[: len(head) - len(word)]):
+            folded = ended.casefold()
+            self._last.append(folded)
+            if folded in self._runs and tuple(self._last) in self._runs[folded]:
                 return True
         return False
 
 
 @cache
-def _instruction_runs(agent: Agent, words: int) -> frozenset[tuple[str, ...]]:
+def _instruction_runs(agent: Agent, words: int) -> Mapping[str, frozenset[tuple[str, ...]]]:
+    """Return the runs by their last word, so that most words need no more than one look."""
     told = artefact(agent)
     found = [word.casefold() for word in _WORD.findall(f"{told.instructions}\n{told.rules}")]
-    return frozenset(tuple(found[at : at + words]) for at in range(len(found) - words + 1))
+    runs: dict[str, set[tuple[str, ...]]] = {}
+    for at in range(words, len(found) + 1):
+        runs.setdefault(found[at - 1], set()).add(tuple(found[at - words : at]))
+    return {last: frozenset(ending) for last, ending in runs.items()}

@@ -219,6 +219,13 @@ def replace_source(passage: Passage, **changes: str) -> Passage:
     return passage.model_copy(update=changes)
 
 
+def test_what_was_cut_is_kept_with_what_was_read() -> None:
+    """The record of a turn says which passages its model was shown and how many more there were."""
+    claim = claim_of(Agent.SUPPORT, "How?", brief=found(PAGE, FILE))
+    read = Terms(claim, passages=(PAGE,), passages_cut=1, policy=AnswerPolicy()).read
+    assert (read.passages, read.cut, read.cited) == (("p1",), 1, ())
+
+
 def test_only_an_adaptive_answer_after_another_is_held_back() -> None:
     """Other agents stream; the adaptive one too where nothing was answered yet."""
     past = (PastTurn("How?", "<p>So.</p>", Agent.SUPPORT, 1),)
