@@ -1,7 +1,5 @@
 """Sources and passages of a turn, from the plan to the screen, on real PostgreSQL and Redis."""
 
-import json
-
 from infra.policy import load_policy
 from infra.postgres.inbox import Plan
 from infra.postgres.views import load_turn
@@ -87,6 +85,7 @@ async def test_the_last_tier_quotes_what_was_found_without_a_third_call(database
         assert content_of(frames) == row["closing"]
         assert frames[-1].phase is Phase.FAILED
         assert len(p.openai.requests(turn)) == 2
-        plan = row["plan"] if isinstance(row["plan"], dict) else json.loads(str(row["plan"]))
-        assert [one["passage_id"] for one in plan["read"]["cited"]] == ["p1", "p2"]
+        view = await load_turn(p.engine, turn)
+        assert view is not None
+        assert [one.passage_id for one in view.cited] == ["p1", "p2"]
         assert await p.query("SELECT state FROM dead_letters") == [{"state": "unanswered"}]
