@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from benchmarks.claims import claim_of
 from schemas.agents import Agent
 from schemas.completions import Message
 from simulators.process import Dialect
@@ -40,7 +41,7 @@ def bare_request(dialect: Dialect, model: str) -> BareRequest:
 
 
 def _messages() -> tuple[Message, ...]:
-    return Message("system", artefact(Agent.DISCOVERY).instructions), Message("user", MESSAGE)
+    return Message("system", artefact(Agent.DISCOVERY).system), Message("user", MESSAGE)
 
 
 def _tgi_body() -> dict[str, object]:
@@ -51,13 +52,13 @@ def _tgi_body() -> dict[str, object]:
         "do_sample": True,
         "return_full_text": False,
         "details": True,
-        "grammar": {"type": "json", "value": answer_schema(Agent.DISCOVERY)},
+        "grammar": {"type": "json", "value": answer_schema(claim_of(Agent.DISCOVERY, MESSAGE))},
     }
     return {"inputs": chatml(_messages()), "stream": True, "parameters": parameters}
 
 
 def _openai_body() -> dict[str, object]:
-    schema = {"name": "answer", "strict": True, "schema": answer_schema(Agent.DISCOVERY)}
+    schema = {"name": "answer", "strict": True, "schema": answer_schema(claim_of(Agent.DISCOVERY, MESSAGE))}
     return {
         "model": "discovery",
         "messages": [{"role": m.role, "content": m.content} for m in _messages()],

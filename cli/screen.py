@@ -114,4 +114,5 @@ def _turn(gateway: str, turn_id: str, key: str) -> Turn | None:
 def _ending(played: Played, turn: Turn | None) -> str:
     state = turn.state.value if turn and turn.done else played.phase.value
     source = f" by the {turn.source} model" if turn and turn.source in {"primary", "fallback"} else ""
+    source = " offline, without a model" if turn and turn.source == "offline" else source
     return f"{state}{source}, {played.seconds:.1f} s"

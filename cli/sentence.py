@@ -49,6 +49,9 @@ _NOBODY: Final = {
 }
 """What became of a turn that no model answered."""
 
+_OFFLINE: Final = "the visitor got what can be said without a model"
+"""The same where the policy says so."""
+
 _LATE_SECONDS: Final = 5.0
 """How long after a clock has run out upkeep should have acted."""
 
@@ -75,7 +78,8 @@ def _sentence(story: Story) -> str:
             why = f"because {_break(story)}{_earlier(story)}"
             return f"Broke off after {_characters(story)} {why}; {_waited(story)}{_delivered(story)}."
         case state if state in _NOBODY:
-            shown = "no visitor was shown anything" if _hidden(story) else f"{_NOBODY[state]}{_when_done(story)}"
+            told = _OFFLINE if story.source == "offline" else _NOBODY[state]
+            shown = "no visitor was shown anything" if _hidden(story) else f"{told}{_when_done(story)}"
             return f"Not answered: {_joined(_all_causes(story))}; {shown}{_delivered(story)}."
         case state if state in TERMINAL:
             return f"Ended {state.value.replace('_', ' ')}{f': {story.reason}' if story.reason else ''}."

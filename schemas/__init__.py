@@ -13,9 +13,12 @@ In the order a turn meets them:
 - `asset_policy`: its section on what agents may make beside their words
 - `guardrail_policy`: links, redaction, promises, abuse: what no model decides
 - `routing_policy`: its section on who decides which agent answers
+- `answer_policy`: its section on what answers must keep to
 - `knowledge`: what a knowledge base holds and what was found in it
 - `knowledge_policy`: how a message is looked up in it, as policy
 - `briefs`: what is known about a turn before its agent answers
+- `citations`: what a model read of a knowledge base, and what its answer cites
+- `materials`: what an answer without a model is made of
 - `completions`: what is asked of a model and what streams back; the one family of provider errors
 - `frames`: what a watcher sees, numbered
 - `outcomes`: how a turn can end

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Protocol
 from pydantic import JsonValue
 
 from schemas.ids import TurnId
+from schemas.materials import Material
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class CompletionRequest:
     adapter: str | None = None
     temperature: float = 0.7
     traceparent: str | None = None
+    material: Material | None = field(default=None, repr=False)
+    """What the messages were made of, for the provider that has no model to read them."""
 
 
 @dataclass(frozen=True, slots=True)

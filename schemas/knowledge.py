@@ -1,6 +1,6 @@
 """What a tenant's knowledge base holds, and what was found in it for one message."""
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Protocol, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -71,3 +71,11 @@ class Document(BaseModel):
     sha256: str
     """Of the bytes it was read from: an unchanged document is not read again."""
     pieces: tuple[Piece, ...]
+
+
+class Retrieve(Protocol):
+    """Looks into a tenant's knowledge base."""
+
+    async def __call__(self, tenant: str, text: str, *, language: str) -> Retrieved:
+        """Return what is found for `text`; whatever goes wrong is a state of it, and never an exception."""
+        ...

@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import JsonValue
 
+from schemas.citations import NOTHING_READ, Read
 from schemas.completions import ProviderError
 from schemas.dead_letters import DeadLetterReason
 
@@ -26,6 +27,8 @@ class Answer:
     output_tokens: int | None = None
     confidence: float | None = None
     """exp(mean log-probability) of the tokens before the visible text, where the server gives them."""
+    read: Read = NOTHING_READ
+    """What its model was shown of the knowledge base, and what of it is cited."""
     diagram: JsonValue = None
     """What a content generator described beside its text: as the model wrote it, unchecked."""
 

@@ -5,6 +5,7 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.agents import ANSWERING, Agent
+from schemas.answer_policy import AnswerPolicy
 from schemas.asset_policy import AssetPolicy
 from schemas.completions import ModelClocks
 from schemas.guardrail_policy import GuardrailPolicy
@@ -121,10 +122,12 @@ class Policy(_Frozen):
     retention: RetentionDays = RetentionDays()
     assets: AssetPolicy = AssetPolicy()
     knowledge: KnowledgePolicy = KnowledgePolicy()
+    answers: AnswerPolicy = AnswerPolicy()
     bounded_reply: str
     """Shown when no model could answer. HTML of the allow-list."""
-    without_answer: Literal["bounded", "human"] = "bounded"
-    """What a visitor whom no model could answer is given: the bounded reply, or a human."""
+    without_answer: Literal["bounded", "human", "offline"] = "bounded"
+    """What a visitor whom no model could answer is given: the bounded reply, a human, or what rules and retrieval
+    can say without a model. The last ends `bounded` too."""
     handoff_reply: str = "<p>I could not answer that just now. A colleague of mine will get back to you here.</p>"
     """Shown where a human takes over. HTML of the allow-list."""
     guardrails: GuardrailPolicy = GuardrailPolicy()

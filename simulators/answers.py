@@ -4,6 +4,7 @@ import functools
 import json
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -67,6 +68,14 @@ class Answer:
     def malformed(self, after: int) -> "Answer":
         """The first `after` tokens as they are, then prose that closes nothing."""
         return replace(self, tokens=(*self.tokens[:after], *tokenise(_PROSE)), finish="stop")
+
+    def saying(self, words: str) -> "Answer":
+        """The answer of a model that obeys somebody else: `words` are its output, or the text in it."""
+        whole = words
+        if not words.startswith("{"):
+            with suppress(ValueError, TypeError):
+                whole = json.dumps({**json.loads(self.text), "html_response": words}, ensure_ascii=False)
+        return replace(self, tokens=tuple(tokenise(whole)), finish="stop")
 
 
 def tokenise(text: str) -> list[str]:

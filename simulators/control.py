@@ -16,8 +16,8 @@ FaultKind: TypeAlias = Literal["none", "status", "event", "cut", "close", "hang"
 _ALLOWED = (
     "Allowed is a JSON object with fault (none, status, event, cut, close, hang, malformed or slow) and, "
     "where wanted, status (400 to 599), after_tokens (0 to 100000), first_token_ms and inter_token_ms "
-    "(0 to 600000), times (1 or more), tokens (1 to 100000), confidence (above 0, up to 1) "
-    "and before_headers (true or false, for hang and close)."
+    "(0 to 600000), times (1 or more), tokens (1 to 100000), confidence (above 0, up to 1), "
+    "says (what an obedient model writes) and before_headers (true or false, for hang and close)."
 )
 _SLOWER = 10
 
@@ -36,6 +36,9 @@ class Fault(BaseModel):
     tokens: int | None = Field(default=None, ge=1, le=100_000)
     confidence: float | None = Field(default=None, gt=0, le=1)
     before_headers: bool = False
+    says: str | None = Field(default=None, max_length=100_000)
+    """What the model writes whatever it is asked, as an attacker would have it: all of its output if it begins with a
+    brace, else its visible text."""
 
     @model_validator(mode="after")
     def _headers_are_held_back_only_by_hang_and_close(self) -> Self:
@@ -58,6 +61,8 @@ class Fault(BaseModel):
     def bend(self, answer: Answer) -> Answer:
         """The answer as this fault has the model give it."""
         answer = replace(answer, confidence=self.confidence)
+        if self.says is not None:
+            answer = answer.saying(self.says)
         return answer.malformed(self.after) if self.fault == "malformed" else answer
 
     def pacing(self, usual: Pacing) -> Pacing:

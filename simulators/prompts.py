@@ -12,6 +12,7 @@ _AGENTS = re.compile(
     re.IGNORECASE,
 )
 _CHATML = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
+_QUOTED = re.compile(r"^⟦message⟧\n(.*?)\n⟦end⟧$", re.DOTALL | re.MULTILINE)
 _LABELLED = re.compile(r"^(system|user|human|visitor|assistant|agent|ai):[ \t]*", re.IGNORECASE | re.MULTILINE)
 
 
@@ -69,7 +70,7 @@ def from_messages(messages: Sequence[Message]) -> Prompt:
     """The prompt of a chat request."""
     system = "\n".join(message.text for message in messages if message.role in {"system", "developer"})
     question = next((message.text for message in reversed(messages) if message.role == "user"), "")
-    return Prompt(system, question, sum(len(message.text) for message in messages))
+    return Prompt(system, _words(question), sum(len(message.text) for message in messages))
 
 
 def from_text(inputs: str) -> Prompt:
@@ -77,13 +78,19 @@ def from_text(inputs: str) -> Prompt:
     turns = [(role.lower(), text) for role, text in _CHATML.findall(inputs)] or _labelled(inputs)
     system = "\n".join(text for role, text in turns if role == "system")
     asked = [text for role, text in turns if role in {"user", "human", "visitor"}]
-    return Prompt(system, asked[-1] if asked else inputs, len(inputs))
+    return Prompt(system, _words(asked[-1]) if asked else inputs, len(inputs))
 
 
 def templated(messages: Sequence[Message]) -> str:
     """The messages as ChatML, ready for the assistant to go on."""
     said = "".join(f"<|im_start|>{message.role}\n{message.text}<|im_end|>\n" for message in messages)
     return said + "<|im_start|>assistant\n"
+
+
+def _words(message: str) -> str:
+    """The visitor's own words, where they are quoted among material."""
+    quoted = _QUOTED.search(message)
+    return quoted[1] if quoted else message
 
 
 def _labelled(inputs: str) -> list[tuple[str, str]]:

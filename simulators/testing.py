@@ -22,6 +22,7 @@ class FaultFields(TypedDict, total=False):
     tokens: int
     confidence: float
     before_headers: bool
+    says: str
 
 
 class SimulatorHandle:

@@ -20,13 +20,17 @@ from schemas.completions import CompletionRequest, ProviderError, Unavailable
 from schemas.dead_letters import reason_of_failure, reason_of_fallback
 from schemas.frames import SEQ_ROUTED, Phase, TurnStreamInfo, render
 from schemas.ids import TurnId
+from schemas.knowledge import Retrieve
 from schemas.outcomes import Answered, AttemptEnding, Bounded, Ending, FailedUnseen, LeaseLost, Truncated
 from schemas.policy import Policy
+from workers.agents.lookup import look_up
+from workers.agents.material import material_of
 from workers.agents.prompt import Prompt, build_prompt
 from workers.agents.shape import answer_schema
 from workers.answers.attempt import run_attempt
 from workers.answers.publisher import Publisher
 from workers.answers.settle import Settler
+from workers.answers.terms import Terms
 from workers.answers.writer import FrameWriter
 from workers.assets.attach import Attachments
 from workers.breaker import Breakers
@@ -51,6 +55,8 @@ class Executor:
     backends: Backends
     breakers: Breakers
     live: LiveTurns
+    retrieve: Retrieve | None = None
+    """Searches the knowledge base for one part of a question."""
 
     async def run(self, turn_id: TurnId, lane: Lane) -> None:
         """Carry one turn from claim to settlement. A hint for a turn that is not there to be taken is nothing."""
@@ -64,6 +70,7 @@ class Executor:
             writer = await self.arm(claim)
             reach("after_arm")
             with self.live.carrying(claim, writer):
+                claim = await look_up(claim, self.retrieve, self.policy.answers)
                 prompt = self.prompt(claim)
                 ending = await self.generate(claim, prompt, writer)
                 ending = await self.attachments.appended(claim, writer, ending)
@@ -166,12 +173,14 @@ class Executor:
             model=policy.model,
             adapter=policy.adapter,
             messages=prompt.messages,
-            json_schema=answer_schema(claim.agent),
+            json_schema=answer_schema(claim),
             max_tokens=agent.max_tokens,
             temperature=agent.temperature,
             clocks=self.policy.clocks(model),
             traceparent=current_traceparent(),
+            material=material_of(claim, prompt.passages),
         )
+        terms = Terms(claim, passages=prompt.passages, passages_cut=prompt.passages_cut, policy=self.policy.answers)
 
         async def show(html: str) -> bool:
             return await self.show(claim, writer, ordinal, html)
@@ -181,7 +190,7 @@ class Executor:
             ending = FailedUnseen(Unavailable("taken away by a drill"))
         else:
             links = link_rule(self.policy.guardrails.links, claim.brief.retrieved.passages)
-            ending = await run_attempt(provider, request, writer, show, source, links)
+            ending = await run_attempt(provider, request, writer, show, source, links, terms)
         metrics.MODEL_CALLS.labels(model, str(ordinal), _outcome(ending)).inc()
         return ending
 

@@ -19,9 +19,11 @@ from schemas.ids import TurnId
 from schemas.policy import Deadlines
 
 HISTORY_SQL: Final = f"""
-    (SELECT coalesce(json_agg(json_build_array({asked("h")}, h.content, h.agent, h.seq, h.dimension) ORDER BY h.seq),
+    (SELECT coalesce(json_agg(json_build_array({asked("h")}, h.content, h.agent, h.seq, h.dimension,
+                                               CASE t.agent WHEN '{Agent.ADAPTIVE_RESPONSE.value}'
+                                                            THEN h.plan #> '{{read,passages}}' END) ORDER BY h.seq),
                      '[]')
-     FROM (SELECT turn_id, seq, input_text, content, agent, dimension FROM turns p
+     FROM (SELECT turn_id, seq, input_text, content, agent, dimension, plan FROM turns p
            WHERE p.tenant_id = t.tenant_id AND p.conversation_id = t.conversation_id AND p.seq < t.seq
              AND p.done_at IS NOT NULL AND p.state <> 'rejected' AND p.coalesced_into IS NULL
            ORDER BY p.seq DESC LIMIT :history) h)
@@ -161,6 +163,9 @@ class PastTurn:
     seq: int = 0
     dimension: str | None = None
     """What discovery asked about, as the model named it."""
+    read: tuple[str, ...] = ()
+    """Ids of the passages of the knowledge base that its model was shown. Read for adaptive response alone, which has
+    to find others: plans are large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,10 +317,10 @@ def _recorded(inbound: Inbound, r: RowMapping) -> Recorded:
 
 def past_turns(decoded: object) -> tuple[PastTurn, ...]:
     """Read what `HISTORY_SQL` returned."""
-    items = cast("list[tuple[str, str, str | None, int, str | None]]", decoded)
+    items = cast("list[tuple[str, str, str | None, int, str | None, list[str] | None]]", decoded)
     return tuple(
-        PastTurn(asked, shown, Agent(agent) if agent else None, seq, dimension)
-        for asked, shown, agent, seq, dimension in items
+        PastTurn(asked, shown, Agent(agent) if agent else None, seq, dimension, tuple(read or ()))
+        for asked, shown, agent, seq, dimension, read in items
     )
 
 

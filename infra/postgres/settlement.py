@@ -11,6 +11,7 @@ from infra.postgres.coalescing import COALESCED, GROUP_ENDED_CTE, GROUP_RESULTS,
 from infra.postgres.letters import LETTER_COLUMNS, letter_ctes
 from infra.postgres.statements import row
 from schemas.agents import Agent
+from schemas.citations import NOTHING_READ, Read
 from schemas.dead_letters import DeadLetterReason
 from schemas.envelope import Envelope, now_rfc3339
 from schemas.events import TYPE_TURN_SETTLED, TurnSettled
@@ -32,7 +33,10 @@ WITH old AS (
 ), done AS (
     UPDATE turns t
     SET state = :state, content = :content, cuts = CAST(:cuts AS int[]), closing = :closing, source = :source,
-        dimension = :dimension, reason = :reason, done_at = clock_timestamp(), owner = NULL, lease_until = NULL
+        dimension = :dimension, reason = :reason,
+        plan = CASE WHEN CAST(:read AS jsonb) IS NULL THEN t.plan
+                    ELSE coalesce(t.plan, '{{}}') || jsonb_build_object('read', CAST(:read AS jsonb)) END,
+        done_at = clock_timestamp(), owner = NULL, lease_until = NULL
     FROM old
     WHERE t.turn_id = old.turn_id AND t.epoch = :epoch AND t.state = ANY(CAST(:from_states AS text[]))
       AND NOT EXISTS (SELECT 1 FROM kept WHERE kept.keeper = 'human')
@@ -116,6 +120,8 @@ class Settlement:
     confidence: float | None = None
     turns_cut: int = 0
     """Past turns left out of the prompt to keep its budget."""
+    read: Read = NOTHING_READ
+    """What the model was shown of the knowledge base; kept with the plan."""
     force_frontier: bool = False
     letter: DeadLetterReason | None = None
     traceparent: str | None = None
@@ -171,6 +177,7 @@ async def settle(engine: AsyncEngine, s: Settlement, *, actor: str) -> Settled |
             "output_tokens": s.output_tokens,
             "confidence": s.confidence,
             "turns_cut": s.turns_cut,
+            "read": s.read.model_dump_json() if s.read != NOTHING_READ else None,
             "force_frontier": s.force_frontier,
             "letter": s.letter,
             "letter_error": s.error,

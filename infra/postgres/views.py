@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from infra.postgres.statements import row, rows
 from schemas.agents import Agent
 from schemas.briefs import Brief
+from schemas.citations import Cited
 from schemas.frames import PHASE_OF_STATE, Phase, TurnStreamInfo, WireFrame, frames_of
 from schemas.ids import TurnId
 from schemas.keepers import Keeper
@@ -24,7 +25,7 @@ _COLUMNS = """
 turn_id::text AS turn_id, tenant_id, conversation_id, seq, channel, input_text, state, agent,
 plan IS NOT NULL AS planned, content, cuts, closing, source, dimension, reason,
 extract(epoch FROM created_at)::bigint AS created, created_at, head_at, visible_at, done_at, deadline_at, epoch,
-coalesced_into::text AS answered_in, said_by
+coalesced_into::text AS answered_in, said_by, plan #> '{read,cited}' AS cited
 """
 
 _TURN: Final = text(f"SELECT {_COLUMNS} FROM turns WHERE turn_id = CAST(:turn_id AS uuid)")  # noqa: S608
@@ -114,6 +115,8 @@ class TurnView:
     """The earlier turn whose answer is also this one's."""
     said_by: str | None = None
     """The person whose message it is; None where a visitor asked."""
+    cited: tuple[Cited, ...] = ()
+    """Sources of its answer."""
 
     @property
     def done(self) -> bool:
@@ -366,4 +369,5 @@ def _view(found: RowMapping) -> TurnView:
         epoch=found["epoch"],
         answered_in=TurnId(found["answered_in"]) if found["answered_in"] else None,
         said_by=found["said_by"],
+        cited=tuple(Cited.model_validate(one) for one in cast("list[object] | None", found["cited"]) or ()),
     )

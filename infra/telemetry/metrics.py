@@ -77,6 +77,9 @@ FALLBACKS = Counter("fairlead_fallbacks_total", "Turns handed to their fallback 
 # Answers that broke off after visible text. Visitors see these.
 TRUNCATIONS = Counter("fairlead_truncations_total", "Turns cut after visible text", ["reason"])
 
+# Turns whose visitor read what rules and retrieval say, and no model. With models configured: both are away.
+OFFLINE_ANSWERS = Counter("fairlead_offline_answers_total", "Turns answered without a model", ["agent", "state"])
+
 # Turns taken over from a lost or late worker. A burst means workers die or a lane is empty.
 RESCUES = Counter("fairlead_rescues_total", "Turns taken over from their owner", ["reason"])
 

@@ -71,6 +71,16 @@ class Answer(BaseModel):
     """Sanitised HTML of a small allow-list."""
 
 
+class CitedSource(BaseModel):
+    """One source of an answer."""
+
+    number: int
+    """As in the answer's text."""
+    name: str
+    url: str | None
+    """Where it can be read; null for what has no public address."""
+
+
 class Attempt(BaseModel):
     """One model call, for operators."""
 
@@ -217,7 +227,7 @@ class Result(BaseModel):
 
 
 class TurnDetails(BaseModel):
-    """How a turn stands. What follows `said_by` is for operators only."""
+    """How a turn stands. What follows `sources` is for operators only."""
 
     turn_id: str
     conversation_id: str
@@ -239,6 +249,8 @@ class TurnDetails(BaseModel):
     """The earlier turn whose answer is also this one's."""
     said_by: str | None = None
     """The person who wrote it to the visitor, unasked."""
+    sources: list[CitedSource] = []
+    """What the answer cites of the knowledge base."""
     attempts: list[Attempt] | None = None
     events: list[Transition] | None = None
     timings: Timings | None = None
@@ -335,6 +347,7 @@ def details_of(view: TurnView) -> TurnDetails:
         done_at=view.done_at,
         answered_in=view.answered_in,
         said_by=view.said_by,
+        sources=[CitedSource.model_validate(one, from_attributes=True) for one in view.cited],
     )
 
 
@@ -363,6 +376,7 @@ async def _find(parts: Parts, principal: Principal, turn_id: TurnId) -> TurnView
             created_at=None,
             done_at=None,
             answered_in=None,
+            sources=[],
         )
     raise unknown_turn()
 

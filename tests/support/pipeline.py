@@ -25,6 +25,7 @@ from schemas.agents import Agent, Lane, lane_of
 from schemas.events import TurnSubmitted
 from schemas.frames import WireFrame
 from schemas.ids import TurnId, turn_id_for
+from schemas.knowledge import Retrieve, Retrieved
 from schemas.names import CELERY_PREFIX, TOPIC_DEAD_LETTERS, TOPIC_TURNS
 from schemas.policy import BreakerPolicy, Policy
 from schemas.routing_policy import RouterName
@@ -33,11 +34,16 @@ from workers.answers.abandoned import AbandonedSettler
 from workers.dead_letters.route import Routing
 from workers.lanes.process import AgentRuntime, agent_runtime
 from workers.orchestrator.language import Languages
-from workers.orchestrator.preparation import Preparation, Retrieve, nothing_known
+from workers.orchestrator.preparation import Preparation
 from workers.orchestrator.routing import routing_of
 from workers.upkeep.sweep import Sweeper
 
 TENANT = "acme"
+
+
+async def nothing_known(tenant: str, text: str, *, language: str) -> Retrieved:
+    """Return that there is no knowledge base."""
+    return Retrieved()
 
 
 @dataclass

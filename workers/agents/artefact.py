@@ -10,20 +10,49 @@ from pydantic import BaseModel, ConfigDict, Field
 from schemas.agents import ANSWERING, Agent
 
 
-class Artefact(BaseModel):
-    """What one agent is told, apart from the conversation. Visitors' words never become part of it."""
-
+class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Example(_Frozen):
+    """A case at the boundary of what an agent may say, right or wrong, and why. Placeholders, never real values."""
+
+    asked: str
+    answer: str
+    good: bool
+    why: str
+
+
+class Artefact(_Frozen):
+    """What one agent is told, apart from the conversation. Visitors' words never become part of it."""
 
     version: int = Field(ge=1)
     instructions: str
+    examples: tuple[Example, ...] = ()
+    reminder: str = ""
+    """Said again after the visitor's message: small models obey what they read last."""
+    passages: int = Field(default=0, ge=0, le=20)
+    """How many passages of the knowledge base it is shown at most."""
+    rules: str = ""
+    """What all agents are told; from `house.yaml`."""
     digest: str = ""
-    """Of the file; filled in on reading."""
+    """Of both files; filled in on reading."""
 
     @property
     def name(self) -> str:
         """Return the version as the ledger, traces and dead letters keep it."""
         return f"{self.version}-{self.digest}"
+
+    @property
+    def system(self) -> str:
+        """Return the system message: the same for every turn of the agent."""
+        examples = "\n\n".join(_told(example) for example in self.examples)
+        return "\n\n".join(part for part in (self.instructions, examples, self.rules) if part)
+
+
+def _told(example: Example) -> str:
+    verdict = "Right" if example.good else "Wrong"
+    return f"Example. Asked: {example.asked}\n{verdict}: {example.answer}\nWhy: {example.why}"
 
 
 @cache
@@ -34,9 +63,15 @@ def artefact(agent: Agent) -> Artefact:
         ValidationError: the file does not fit.
     """
     raw = resources.files(f"workers.agents.{agent}").joinpath("prompt.yaml").read_bytes()
+    house = resources.files("workers.agents").joinpath("house.yaml").read_bytes()
     read = Artefact.model_validate(yaml.safe_load(raw))
     return read.model_copy(
-        update={"instructions": read.instructions.strip(), "digest": hashlib.sha256(raw).hexdigest()[:12]}
+        update={
+            "instructions": read.instructions.strip(),
+            "reminder": read.reminder.strip(),
+            "rules": str(yaml.safe_load(house)["rules"]).strip(),
+            "digest": hashlib.sha256(raw + house).hexdigest()[:12],
+        }
     )
 
 

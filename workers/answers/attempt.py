@@ -5,14 +5,20 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Final
+from itertools import takewhile
+from typing import Final, cast
+
+import jiter
+from pydantic import JsonValue
 
 from infra.crash_points import reach
 from infra.telemetry import metrics
+from schemas.citations import NOTHING_READ
 from schemas.completions import CompletionRequest, Delta, Finish, Malformed, Provider, ProviderError
 from schemas.outcomes import Answer, Answered, AttemptEnding, FailedUnseen, LeaseLost, Source, Truncated
 from workers.answers.extract import FieldScanner, MalformedAnswer
 from workers.answers.sanitise import HtmlStream
+from workers.answers.terms import Terms
 from workers.answers.writer import FrameWriter
 from workers.guardrails.links import LinkRule, no_link
 
@@ -24,12 +30,16 @@ Show = Callable[[str], Awaitable[bool]]
 
 @dataclass(slots=True)
 class _Reading:
-    """The state of one stream: raw JSON in, safe HTML out."""
+    """The state of one stream: raw JSON in, safe HTML out, kept to the terms."""
 
     html: HtmlStream
+    terms: Terms | None = None
     scanner: FieldScanner = field(default_factory=FieldScanner)
     logprobs: list[float] = field(default_factory=list[float])
     finish: Finish | None = None
+    whole: dict[str, object] = field(default_factory=dict[str, object])
+    _begun: bool = False
+    _held: list[str] = field(default_factory=list[str])
 
     def feed(self, item: Delta | Finish) -> str:
         """Return what became visible with `item`."""
@@ -39,16 +49,34 @@ class _Reading:
         text = self.scanner.feed(item.text)
         if not self.scanner.started:
             self.logprobs.extend(item.logprobs)
-        return self.html.feed(text)
+            return ""
+        if self.terms is not None:
+            if not self._begun:
+                self._begun = True
+                self.terms.begin(_decided(self.scanner))
+            self.terms.see(text)
+        return self._released(self.html.feed(text))
 
     def close(self) -> str:
-        """Check that the output is whole and return what was held back.
+        """Check that the output is whole and return what was held back, with what we add to it.
 
         Raises:
             MalformedAnswer: it is not the JSON object it was constrained to be.
+            Malformed: it does not keep to the terms.
         """
-        self.scanner.finish()
-        return self.html.finish()
+        self.whole = self.scanner.finish()
+        if self.terms is None:
+            return self.html.finish()
+        self.terms.end(self.scanner.text)
+        shown = "".join(self._held) + self.html.finish()
+        self._held.clear()
+        return shown + self.terms.closing()
+
+    def _released(self, shown: str) -> str:
+        if self.terms is None or not self.terms.hold:
+            return shown
+        self._held.append(shown)
+        return ""
 
     @property
     def confidence(self) -> float | None:
@@ -63,13 +91,14 @@ async def run_attempt(
     show: Show,
     source: Source,
     links: LinkRule = no_link,
+    terms: Terms | None = None,
 ) -> AttemptEnding:
     """Stream one completion to the visitor.
 
     A failure is told apart by the commit point: before the first visible byte another attempt may follow,
     after it the text stays and the turn is truncated.
     """
-    reading = _Reading(HtmlStream(links=links))
+    reading = _Reading(HtmlStream(links=links), terms)
     error: ProviderError
     asked: float | None = time.monotonic()
     try:
@@ -98,6 +127,15 @@ async def run_attempt(
     return Truncated(_answer(reading, writer, request, source), reading.html.closers(), error)
 
 
+def _decided(scanner: FieldScanner) -> dict[str, JsonValue]:
+    """Return the fields that were complete before the visible text began."""
+    try:
+        found = cast("dict[str, JsonValue]", jiter.from_json(scanner.raw.encode(), partial_mode=True))
+    except ValueError:  # raw control characters or half characters, which the scanner lets pass
+        return {**scanner.fields}
+    return dict(takewhile(lambda item: item[0] != scanner.field, found.items()))
+
+
 def _label(text: str | None) -> str | None:
     """Return what the model called the answer as the ledger can hold it: nobody checked that it kept to its schema."""
     return None if text is None else text.replace("\x00", "")[:_MAX_LABEL]
@@ -114,4 +152,6 @@ def _answer(reading: _Reading, writer: FrameWriter, request: CompletionRequest, 
         input_tokens=reading.finish.input_tokens if reading.finish else None,
         output_tokens=reading.finish.output_tokens if reading.finish else None,
         confidence=reading.confidence,
+        read=reading.terms.read if reading.terms else NOTHING_READ,
+        diagram=cast("JsonValue", reading.whole.get("diagram")),
     )

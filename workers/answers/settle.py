@@ -16,11 +16,13 @@ from infra.redis.frame_log import FrameLog, FramesUnavailable, Verdict
 from infra.redis.wake import announce
 from infra.telemetry import metrics
 from infra.telemetry.tracing import current_traceparent
+from schemas.citations import NOTHING_READ
 from schemas.frames import PHASE_OF_STATE, frames_of
 from schemas.outcomes import Answer, Answered, Bounded, Truncated
 from schemas.policy import Policy
 from schemas.turns import TurnState
 from workers.answers.group import tell_group
+from workers.answers.last_tier import offline_reply
 from workers.answers.sanitise import to_text
 from workers.answers.writer import FrameWriter
 
@@ -83,12 +85,17 @@ class Settler:
                 )
             case Bounded(reason=reason, ordinal=ordinal, error=error):
                 state, reply = self._policy.unanswered()
+                source, read = "none", NOTHING_READ
+                if self._policy.without_answer == "offline" and (made := offline_reply(claim, self._policy.answers)):
+                    source, (reply, read) = "offline", made
                 return replace(
                     _ended(claim),
                     from_states=(TurnState.RUNNING, TurnState.FALLBACK),
                     state=state,
                     closing=reply,
                     text=to_text(reply),
+                    source=source,
+                    read=read,
                     reason=reason,
                     ordinal=ordinal,
                     attempt_state="failed",
@@ -117,6 +124,8 @@ class Settler:
         state, agent = settlement.state.value, settlement.agent or "none"
         metrics.TURNS_SETTLED.labels(state, agent).inc()
         metrics.TURN_DURATION.labels(state).observe(settled.took)
+        if settlement.source == "offline":
+            metrics.OFFLINE_ANSWERS.labels(agent, state).inc()
         if settlement.letter is not None:
             metrics.DEAD_LETTERS.labels(settlement.letter.value).inc()
         log.info("turn_settled", state=state, agent=agent, source=settlement.source, seconds=round(settled.took, 3))
@@ -169,4 +178,5 @@ def _with_answer(claim: Claim, answer: Answer) -> Settlement:
         input_tokens=answer.input_tokens,
         output_tokens=answer.output_tokens,
         confidence=answer.confidence,
+        read=answer.read,
     )

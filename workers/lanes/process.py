@@ -14,6 +14,7 @@ from structlog import get_logger
 from infra.celery.app import create_app
 from infra.celery.dispatch import Dispatcher, Hint
 from infra.crash_points import arm, reach
+from infra.embeddings.configured import configured_embedder
 from infra.policy import load_policy
 from infra.postgres.breakers import BreakerTable
 from infra.postgres.claims import Claims
@@ -44,6 +45,7 @@ from workers.lanes.loop_thread import LoopThread
 from workers.lanes.poll import Poll
 from workers.live_turns import LiveTurns
 from workers.providers.backends import Backends
+from workers.researcher.researcher import Researcher
 
 log = get_logger(__name__)
 
@@ -110,6 +112,7 @@ async def agent_runtime(settings: Settings, policy: Policy, lanes: Sequence[Lane
     publisher = Publisher(frames, still_owner)
     backends = Backends(settings, policy)
     attachments = Attachments.of(settings, policy.assets, engine)
+    embedder = configured_embedder(settings)
     breakers = Breakers(BreakerTable(engine, policy=policy.breaker, actor=owner), policy=policy.breaker)
     executor = Executor(
         policy=policy,
@@ -121,6 +124,7 @@ async def agent_runtime(settings: Settings, policy: Policy, lanes: Sequence[Lane
         breakers=breakers,
         live=live,
         attachments=attachments,
+        retrieve=Researcher(engine, policy=policy.knowledge, embedder=embedder).retrieve,
     )
     runtime = AgentRuntime(executor, Dispatcher(redis), settings, Capacity(settings.worker_capacity), Pulse())
     beats = [
@@ -143,6 +147,8 @@ async def agent_runtime(settings: Settings, policy: Policy, lanes: Sequence[Lane
     finally:
         await end([*polling, *beats])
         await attachments.aclose()
+        if embedder is not None:
+            await embedder.aclose()
         await backends.aclose()
         await redis.aclose()
         await engine.dispose()

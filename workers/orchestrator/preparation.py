@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Protocol
 
 from opentelemetry import trace
 from structlog import get_logger
@@ -19,7 +18,7 @@ from infra.telemetry.tracing import context_from, current_traceparent
 from schemas.agents import Agent, lane_of
 from schemas.briefs import Brief
 from schemas.ids import TurnId
-from schemas.knowledge import Retrieved
+from schemas.knowledge import Retrieve, Retrieved
 from schemas.policy import Policy
 from schemas.turns import TurnState
 from workers.answers.abandoned import AbandonedSettler
@@ -30,19 +29,6 @@ from workers.orchestrator.routing import Routing
 
 log = get_logger(__name__)
 tracer = trace.get_tracer(__name__)
-
-
-class Retrieve(Protocol):
-    """Looks into a tenant's knowledge base; what goes wrong there is a state of what it returns."""
-
-    async def __call__(self, tenant: str, text: str, *, language: str) -> Retrieved:
-        """Return what was found for `text`."""
-        ...
-
-
-async def nothing_known(tenant: str, text: str, *, language: str) -> Retrieved:
-    """Return that there is no knowledge base."""
-    return Retrieved()
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@
 - `slot`: that model's one load, and what became of it
 - `local_model`: that model's files, loaded and run by transformers and peft
 - `offline`: rules instead of a model, labelled as such
+- `offline_answers`: what it makes of a turn: quotations with their numbers, questions, outlines, steps
 - `calling`: what is around every call: its clocks and its span
 - `clocks`: first token, next token, whole answer
 - `telemetry`: the span of a call

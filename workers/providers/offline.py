@@ -1,23 +1,24 @@
-"""An answer without any model: a few rules over the visitor's last message, and labelled as such."""
+"""An answer without any model, labelled as such: made of the turn's material, else of rules over the last message."""
 
 import html
 import json
 import re
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final
 
 from pydantic import JsonValue
 
 from schemas.completions import CompletionRequest, Delta, Finish
+from schemas.materials import Material
 from workers.providers.calling import call
-
-LABEL: Final = "(offline) "
-"""Every answer begins with it: nobody shall take rules for a model."""
+from workers.providers.offline_answers import LABEL, Fields, compose
 
 _DELTA: Final = 12
 """Characters a delta."""
 _MOST_QUOTED: Final = 80
+_ASKED_ABOUT: Final = frozenset({"budget", "timeline"})
+"""Dimensions that a rule recognises in what a visitor asks: that is what the next question is about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,22 +84,47 @@ class OfflineProvider:
 
 
 async def _answer(request: CompletionRequest, _: Mapping[str, str]) -> AsyncGenerator[Delta | Finish]:
-    text = json.dumps(_fields(request), ensure_ascii=False)
+    text = json.dumps(answer_fields(request), ensure_ascii=False)
     for start in range(0, len(text), _DELTA):
         yield Delta(text[start : start + _DELTA])
     yield Finish("stop")
 
 
-def _fields(request: CompletionRequest) -> dict[str, str]:
-    """Return the properties of the request's schema that have a meaning here; both, without a schema."""
+def answer_fields(request: CompletionRequest) -> Fields:
+    """Return the properties of the request's schema that have a meaning here; decision and text, without a schema."""
+    if request.material is not None:
+        return fields_of(request.material, request.json_schema)
+    known = _properties(request.json_schema)
+    return _kept(_by_rule(request, known), known)
+
+
+def fields_of(material: Material, schema: Mapping[str, JsonValue]) -> Fields:
+    """Return an answer to the turn in the shape that its agent's answers have."""
+    known = _properties(schema)
+    listed = _listed(known)
+    about = _choose(material.text.strip()).dimension
+    if about in _ASKED_ABOUT and about in listed:
+        listed = [about, *listed]
+    return _kept(compose(material, listed), known)
+
+
+def _kept(fields: Fields, known: Mapping[str, JsonValue] | None) -> Fields:
+    return fields if known is None else {name: fields[name] for name in known if name in fields}
+
+
+def _properties(schema: Mapping[str, JsonValue]) -> Mapping[str, JsonValue] | None:
+    properties = schema.get("properties")
+    return properties if isinstance(properties, dict) else None
+
+
+def _by_rule(request: CompletionRequest, known: Mapping[str, JsonValue] | None) -> Fields:
     said = next((m.content for m in reversed(request.messages) if m.role == "user"), "").strip()
     rule = _choose(said)
     quoted = said if len(said) <= _MOST_QUOTED else said[: _MOST_QUOTED - 1].rstrip() + "…"
     reply = html.escape(LABEL + rule.reply.replace("{quoted}", quoted), quote=False)
-    properties = request.json_schema.get("properties")
-    known = cast("dict[str, JsonValue]", properties) if isinstance(properties, dict) else None
-    fields = {"dimension": _allowed(rule.dimension, known), "html_response": f"<p>{reply}</p>"}
-    return fields if known is None else {name: fields[name] for name in known if name in fields}
+    listed = _listed(known)
+    dimension = rule.dimension if not listed or rule.dimension in listed else listed[0]
+    return {"dimension": dimension, "html_response": f"<p>{reply}</p>"}
 
 
 def _choose(said: str) -> _Rule:
@@ -107,10 +133,8 @@ def _choose(said: str) -> _Rule:
     return next((rule for rule in _RULES if rule.pattern.search(said)), _OTHERWISE)
 
 
-def _allowed(dimension: str, properties: Mapping[str, JsonValue] | None) -> str:
-    """Return `dimension`, or the schema's first if it lists others."""
+def _listed(properties: Mapping[str, JsonValue] | None) -> list[str]:
+    """Return what the schema allows an answer to be."""
     shape = (properties or {}).get("dimension")
     listed = shape.get("enum") if isinstance(shape, dict) else None
-    if not isinstance(listed, list) or not listed or dimension in listed:
-        return dimension
-    return str(listed[0])
+    return [str(one) for one in listed] if isinstance(listed, list) else []

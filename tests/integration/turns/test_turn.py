@@ -18,10 +18,10 @@ from schemas.ids import TurnId
 from schemas.names import CHANNEL_WAKE, TOPIC_RESULTS
 from schemas.turns import TRANSITIONS, TurnState
 from simulators.control import FaultKind
-from tests.support.pipeline import Pipeline, content_of, pipeline, quick, until
+from tests.support.pipeline import Pipeline, content_of, nothing_known, pipeline, quick, until
 from workers.agents.prompt import build_prompt, estimated_tokens
 from workers.orchestrator.language import Languages
-from workers.orchestrator.preparation import Preparation, nothing_known
+from workers.orchestrator.preparation import Preparation
 from workers.orchestrator.routing import Routing
 from workers.orchestrator.rules import RuleRouter
 

@@ -7,6 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.terminal import BOLD, RESET, TerminalText, dim, harmless
+from schemas.citations import Cited
+from workers.answers.closing import sources_html
 
 STYLES = re.compile(r"\x1b\[[0-3]m")
 
@@ -106,3 +108,14 @@ def test_asides_are_harmless() -> None:
     """What is said dimly may come from elsewhere as well."""
     assert dim("a\x1b[1mb", styled=False) == "a�[1mb"
     assert dim("a", styled=True) == f"\x1b[2ma{RESET}"
+
+
+def test_sources_are_shown_with_their_addresses() -> None:
+    """The sources at the end of an answer stand on lines of their own, each with where it can be read."""
+    cited = [
+        Cited(number=2, passage_id="a", name="Reset & repair", url="https://docs.example/reset"),
+        Cited(number=1, passage_id="b", name="limits.md"),
+    ]
+    text = TerminalText(styled=False)
+    shown = text.show("<p>Hold it.</p>") + text.show(sources_html("Sources:", cited)) + text.end()
+    assert shown == "Hold it.\n\nSources: [2] Reset & repair (https://docs.example/reset), [1] limits.md"

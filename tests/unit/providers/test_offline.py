@@ -9,7 +9,8 @@ from pydantic import JsonValue
 
 from schemas.completions import CompletionRequest, Delta, Finish, Message, ModelClocks
 from schemas.ids import TurnId
-from workers.providers.offline import LABEL, OfflineProvider
+from workers.providers.offline import OfflineProvider
+from workers.providers.offline_answers import LABEL
 
 SCHEMA: dict[str, JsonValue] = {
     "type": "object",

@@ -8,7 +8,7 @@ import yaml
 from infra.policy import DEFAULT_POLICY, PolicyInvalid, load_policy
 from schemas.agents import ANSWERING, Lane, lane_of
 
-_LATER = {"rescues", "retention", "assets", "routing"}
+_LATER = {"rescues", "retention", "assets", "routing", "answers"}
 """Sections that files of version 1 may lack."""
 
 

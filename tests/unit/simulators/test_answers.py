@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from simulators.answers import Answer, compose, fitting, tokenise
+from simulators.control import Fault
 from simulators.dialogues import Intent, Reply, dialogues, recognise, reply_to
 from simulators.journal import Call, Journal
 from simulators.prompts import Message, from_messages, from_text
@@ -216,3 +217,12 @@ def test_a_diagram_that_is_asked_for_is_one(intent: Intent) -> None:
     filled = fill({"type": "object", "properties": {"diagram": graph}}, reply)
     assert isinstance(filled, dict)
     assert len(read_diagram(filled["diagram"]).nodes) > 0
+
+
+def test_an_obedient_model_writes_what_it_is_told() -> None:
+    """Words become the text of the agreed shape, an output that begins with a brace is the output."""
+    answer = compose(from_text("Hello"), voice="discovery", schema=DEFAULT_SCHEMA, length=None)
+    assert json.loads(answer.saying("<p>obeyed</p>").text)["html_response"] == "<p>obeyed</p>"
+    assert Fault(says="{broken").bend(answer).text == "{broken"
+    quoted = from_text("<|im_start|>user\n⟦message⟧\nHow?\n⟦end⟧\n⟦reminder⟧\nBe brief.\n⟦end⟧<|im_end|>\n")
+    assert quoted.question == "How?"

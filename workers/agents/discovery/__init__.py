@@ -1,1 +1,4 @@
-"""Discovery: one question a turn, from a finite taxonomy."""
+"""Discovery: one question a turn, from a finite taxonomy.
+
+- `answer`: the shape of its answers
+"""

@@ -1,1 +1,5 @@
-"""Technical consultant: questions about several things at once, each looked up."""
+"""Technical consultant: questions about several things at once, each looked up.
+
+- `answer`: the shape of its answers, and why one breaks its rules
+- `parts`: a question taken apart
+"""
