@@ -10,7 +10,7 @@ from structlog import get_logger
 from infra.postgres.claims import Claim
 from schemas.agents import Agent
 from schemas.answer_policy import AnswerPolicy
-from schemas.knowledge import Passage, Retrieved
+from schemas.knowledge import Passage, Retrieve, Retrieved
 from workers.agents.adaptive_response.angles import angles
 from workers.agents.offered import offered
 from workers.agents.technical_consultant.parts import parts

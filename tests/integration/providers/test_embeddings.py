@@ -30,7 +30,7 @@ async def test_each_text_has_its_vector_in_order(simulator: SimulatorHandle) -> 
     assert vectors[-1] == (await embedder.embed(texts[-1:]))[0]
     assert embedder.space == "endpoint-small-64"
     assert await embedder.embed([]) == []
-    await embedder.close()
+    await embedder.aclose()
 
 
 async def test_nobody_there_is_a_failure(simulator: SimulatorHandle) -> None:
@@ -39,4 +39,4 @@ async def test_nobody_there_is_a_failure(simulator: SimulatorHandle) -> None:
         embedder = _embedder(base_url)
         with pytest.raises(EmbeddingFailed):
             await embedder.embed(["text"])
-        await embedder.close()
+        await embedder.aclose()
