@@ -162,7 +162,7 @@ class Executor:
             model=policy.model,
             adapter=policy.adapter,
             messages=prompt.messages,
-            json_schema=answer_schema(claim.agent),
+            json_schema=answer_schema(claim.agent, claim),
             max_tokens=agent.max_tokens,
             temperature=agent.temperature,
             clocks=self.policy.clocks(model),

@@ -9,10 +9,11 @@ from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.postgres.coalescing import ABSORBED_CTES, ABSORBED_TEXT, asked
+from infra.postgres.facts import FACTS_SQL, LEARNT_CTE, facts_read, learnt_in
 from infra.postgres.headers import byte_array, flat
 from infra.postgres.statements import row, rows
 from schemas.agents import Agent
-from schemas.briefs import NO_BRIEF, Brief
+from schemas.briefs import NO_BRIEF, Brief, Fact
 from schemas.events import TurnSubmitted
 from schemas.ids import TurnId
 from schemas.policy import Deadlines
@@ -95,7 +96,7 @@ WITH claimed AS (
     SELECT turn_id, from_state, state, epoch, :actor FROM claimed
 ){more}
 SELECT t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.epoch, t.input_text{more_text} AS input_text,
-       t.history, t.channel, t.traceparent, {HISTORY_SQL} AS past
+       t.history, t.channel, t.traceparent, {HISTORY_SQL} AS past, {FACTS_SQL} AS facts
 FROM claimed t
 """)  # noqa: S608  (constants only)
 
@@ -103,18 +104,18 @@ FROM claimed t
 _PREPARE = _preparing()
 _PREPARE_TOGETHER = _preparing(more=f", {ABSORBED_CTES}", more_text=ABSORBED_TEXT)
 
-_QUEUE = text("""
+_QUEUE = text(f"""
 WITH queued AS (
     UPDATE turns SET state = 'queued', owner = NULL, lease_until = NULL, agent = :agent, plan = CAST(:plan AS jsonb),
            head_at = clock_timestamp(), hinted_at = clock_timestamp(), hints = 1
     WHERE turn_id = CAST(:turn_id AS uuid) AND epoch = :epoch AND state = 'preparing'
-    RETURNING turn_id, epoch
-), event AS (
+    RETURNING turn_id, epoch, tenant_id, conversation_id
+), {LEARNT_CTE}, event AS (
     INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor, note)
     SELECT turn_id, 'preparing', 'queued', epoch, :actor, :note FROM queued
 )
 SELECT turn_id FROM queued
-""")
+""")  # noqa: S608  (constants only)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,8 @@ class Prepared:
     brought: tuple[tuple[str, str], ...]
     """History the channel brought along: (role, text), oldest first."""
     traceparent: str | None
+    facts: tuple[Fact, ...] = ()
+    """Known of this buyer before this message, the latest of each dimension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +277,7 @@ class Inbox:
                 "agent": plan.agent,
                 "plan": plan.as_json(),
                 "note": plan.why,
+                "learnt": learnt_in(prepared.seq, plan.brief.facts),
                 "actor": self._actor,
             },
         )
@@ -316,4 +320,5 @@ def _prepared(r: RowMapping) -> Prepared:
         past=past_turns(r["past"]),
         brought=brought_along(r["history"]),
         traceparent=r["traceparent"],
+        facts=facts_read(r["facts"]),
     )

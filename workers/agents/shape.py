@@ -4,10 +4,9 @@ from typing import Final
 
 from pydantic import JsonValue
 
+from infra.postgres.claims import Claim
 from schemas.agents import Agent
-
-DIMENSIONS: Final = ("pain_points", "timeline", "budget", "decision_process", "current_solution", "team")
-"""What discovery may ask about."""
+from workers.agents.discovery import answer as discovery
 
 _OTHER: Final[dict[Agent, str]] = {
     Agent.SUPPORT: "support",
@@ -17,9 +16,11 @@ _OTHER: Final[dict[Agent, str]] = {
 }
 
 
-def answer_schema(agent: Agent) -> dict[str, JsonValue]:
-    """Return the JSON Schema that constrains the agent's output."""
-    dimensions = DIMENSIONS if agent is Agent.DISCOVERY else (_OTHER[agent],)
+def answer_schema(agent: Agent, claim: Claim | None = None) -> dict[str, JsonValue]:
+    """Return the JSON Schema that constrains the agent's output, in this turn if one is given."""
+    if agent is Agent.DISCOVERY:
+        return discovery.schema(claim) if claim is not None else discovery.schema_of()
+    dimensions = (_OTHER[agent],)
     return {
         "type": "object",
         "properties": {
