@@ -8,6 +8,7 @@ In the order a turn meets them:
 - `turns`: what a visitor may send, the states of a turn and the allowed transitions
 - `events`: what Kafka carries
 - `envelope`: the CloudEvents headers around it
+- `gate_policy`: how much of an answer is held back until it is judged
 - `policy`: behaviour as data: agents, models, deadlines
 - `knowledge`: what a knowledge base holds and what was found in it
 - `briefs`: what is known about a turn before its agent answers

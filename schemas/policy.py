@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from schemas.agents import ANSWERING, Agent
 from schemas.completions import ModelClocks
+from schemas.gate_policy import GatePolicy
 from schemas.turns import TurnState
 
 
@@ -114,6 +115,7 @@ class Policy(_Frozen):
     breaker: BreakerPolicy = BreakerPolicy()
     rescues: RescueBudget = RescueBudget()
     retention: RetentionDays = RetentionDays()
+    gate: GatePolicy = GatePolicy()
     bounded_reply: str
     """Shown when no model could answer. HTML of the allow-list."""
     without_answer: Literal["bounded", "human"] = "bounded"

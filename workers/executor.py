@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from opentelemetry import trace
@@ -23,8 +24,10 @@ from schemas.ids import TurnId
 from schemas.outcomes import Answered, AttemptEnding, Bounded, Ending, FailedUnseen, LeaseLost, Truncated
 from schemas.policy import Policy
 from workers.agents.prompt import Prompt, build_prompt
+from workers.agents.rules import rules_of
 from workers.agents.shape import answer_schema
 from workers.answers.attempt import run_attempt
+from workers.answers.gate import ConfidenceGate
 from workers.answers.publisher import Publisher
 from workers.answers.settle import Settler
 from workers.answers.writer import FrameWriter
@@ -48,6 +51,8 @@ class Executor:
     backends: Backends
     breakers: Breakers
     live: LiveTurns
+    gates: Mapping[str, ConfidenceGate] = field(default_factory=dict[str, ConfidenceGate])
+    """Judges of decisions, by the policy's name of the model they are of."""
 
     async def run(self, turn_id: TurnId, lane: Lane) -> None:
         """Carry one turn from claim to settlement. A hint for a turn that is not there to be taken is nothing."""
@@ -162,7 +167,7 @@ class Executor:
             model=policy.model,
             adapter=policy.adapter,
             messages=prompt.messages,
-            json_schema=answer_schema(claim.agent, claim),
+            json_schema=answer_schema(claim),
             max_tokens=agent.max_tokens,
             temperature=agent.temperature,
             clocks=self.policy.clocks(model),
@@ -176,7 +181,9 @@ class Executor:
         if ordinal == 1 and self.breakers.away(lane_of(claim.agent)):
             ending = FailedUnseen(Unavailable("taken away by a drill"))
         else:
-            ending = await run_attempt(provider, request, writer, show, source)
+            rules = rules_of(claim, self.policy.gate, ordinal=ordinal, offline=source == "offline")
+            gate = self.gates.get(model) if ordinal == 1 else None
+            ending = await run_attempt(provider, request, writer, show, source, rules=rules, gate=gate)
         metrics.MODEL_CALLS.labels(model, str(ordinal), _outcome(ending)).inc()
         return ending
 

@@ -21,7 +21,8 @@ from schemas.policy import Deadlines
 HISTORY_SQL: Final = f"""
     (SELECT coalesce(json_agg(json_build_array({asked("h")}, h.content, h.agent, h.seq, h.dimension) ORDER BY h.seq),
                      '[]')
-     FROM (SELECT turn_id, seq, input_text, content, agent, dimension FROM turns p
+     FROM (SELECT turn_id, seq, input_text, agent, dimension,
+                  content || CASE state WHEN 'truncated' THEN coalesce(closing, '') ELSE '' END AS content FROM turns p
            WHERE p.tenant_id = t.tenant_id AND p.conversation_id = t.conversation_id AND p.seq < t.seq
              AND p.done_at IS NOT NULL AND p.state <> 'rejected' AND p.coalesced_into IS NULL
            ORDER BY p.seq DESC LIMIT :history) h)

@@ -65,6 +65,18 @@ FALLBACKS = Counter("fairlead_fallbacks_total", "Turns handed to their fallback 
 # Answers that broke off after visible text. Visitors see these.
 TRUNCATIONS = Counter("fairlead_truncations_total", "Turns cut after visible text", ["reason"])
 
+# Answers that may not be shown, by what is wrong with them (docs/discovery.md lists the codes). Unseen ones fall back,
+# the others are mended. One code rising: the model has drifted, or the prompt asks for it.
+GUARD_REFUSALS = Counter("fairlead_guard_refusals_total", "Faults found in answers", ["agent", "check"])
+
+# Answers ended or completed by us: what visitors saw is well formed, but part of it is not the model's.
+ANSWERS_MENDED = Counter("fairlead_answers_mended_total", "Answers ended or completed by us", ["agent", "why"])
+
+# How sure the primary was, calibrated: of the decisions at 0.9 nine in ten are right. Mass that moves down is drift.
+DECISION_CONFIDENCE = Histogram(
+    "fairlead_decision_confidence", "Calibrated confidence of decisions", buckets=[n / 20 for n in range(1, 21)]
+)
+
 # Turns taken over from a lost or late worker. A burst means workers die or a lane is empty.
 RESCUES = Counter("fairlead_rescues_total", "Turns taken over from their owner", ["reason"])
 

@@ -16,11 +16,11 @@ _OTHER: Final[dict[Agent, str]] = {
 }
 
 
-def answer_schema(agent: Agent, claim: Claim | None = None) -> dict[str, JsonValue]:
-    """Return the JSON Schema that constrains the agent's output, in this turn if one is given."""
-    if agent is Agent.DISCOVERY:
-        return discovery.schema(claim) if claim is not None else discovery.schema_of()
-    dimensions = (_OTHER[agent],)
+def answer_schema(claim: Claim) -> dict[str, JsonValue]:
+    """Return the JSON Schema that constrains the output for this turn."""
+    if claim.agent is Agent.DISCOVERY:
+        return discovery.schema(claim)
+    dimensions = (_OTHER[claim.agent],)
     return {
         "type": "object",
         "properties": {

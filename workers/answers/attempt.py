@@ -12,10 +12,14 @@ from infra.telemetry import metrics
 from schemas.completions import CompletionRequest, Delta, Finish, Malformed, Provider, ProviderError
 from schemas.outcomes import Answer, Answered, AttemptEnding, FailedUnseen, LeaseLost, Source, Truncated
 from workers.answers.extract import FieldScanner, MalformedAnswer
+from workers.answers.gate import ConfidenceGate, Token, decision_tokens
+from workers.answers.guard import Guard, Rules
 from workers.answers.sanitise import HtmlStream
 from workers.answers.writer import FrameWriter
 
 _MAX_LABEL: Final = 64
+_PATIENCE: Final = 400
+"""Characters a model may go on after its answer has ended; then its stream is closed."""
 
 Show = Callable[[str], Awaitable[bool]]
 """Shows safe HTML; passes the commit point first if this is the first of it. False: the turn is not ours any more."""
@@ -23,48 +27,91 @@ Show = Callable[[str], Awaitable[bool]]
 
 @dataclass(slots=True)
 class _Reading:
-    """The state of one stream: raw JSON in, safe HTML out."""
+    """The state of one stream: raw JSON in, what may be shown out."""
 
+    guard: Guard
+    gate: ConfidenceGate | None
     scanner: FieldScanner = field(default_factory=FieldScanner)
     html: HtmlStream = field(default_factory=HtmlStream)
-    logprobs: list[float] = field(default_factory=list[float])
+    tokens: list[Token] = field(default_factory=list[Token])
+    confidence: float | None = None
     finish: Finish | None = None
+    _decided: bool = False
+    _wasted: int = 0
 
     def feed(self, item: Delta | Finish) -> str:
-        """Return what became visible with `item`."""
+        """Return what may be shown now that `item` came.
+
+        Raises:
+            ProviderError: what came must not be shown.
+        """
         if isinstance(item, Finish):
             self.finish = item
             return ""
+        if self.guard.ended:
+            self._wasted += len(item.text)
+        if not self._decided:
+            self.tokens.extend(zip(item.tokens, item.logprobs, strict=False))
         text = self.scanner.feed(item.text)
-        if not self.scanner.started:
-            self.logprobs.extend(item.logprobs)
-        return self.html.feed(text)
+        shown = ""
+        if not self._decided and self.scanner.started:
+            self._decided = True
+            shown = self._decide()
+        return shown + self.guard.feed(text, self.html.feed(text))
+
+    def _decide(self) -> str:
+        logprobs = decision_tokens(self.tokens)
+        if logprobs:
+            self.confidence = math.exp(sum(logprobs) / len(logprobs))
+        shown = self.guard.decide(self.scanner.fields, self.scanner.raw)
+        if self.gate is not None and not self.guard.ended and (found := self.gate.judge(logprobs)) is not None:
+            self.confidence = found
+        return shown
 
     def close(self) -> str:
         """Check that the output is whole and return what was held back.
 
         Raises:
             MalformedAnswer: it is not the JSON object it was constrained to be.
+            ProviderError: what was held back must not be shown.
         """
+        if self.guard.ended:
+            return ""
         self.scanner.finish()
-        return self.html.finish()
+        return self.guard.finish(self.html.finish())
 
     @property
-    def confidence(self) -> float | None:
-        """exp(mean log-probability) of the tokens decided before any visible text."""
-        return math.exp(sum(self.logprobs) / len(self.logprobs)) if self.logprobs else None
+    def enough(self) -> bool:
+        """Whether the answer is whole and the model goes on and on."""
+        return self._wasted > _PATIENCE
 
 
 async def run_attempt(
-    provider: Provider, request: CompletionRequest, writer: FrameWriter, show: Show, source: Source
+    provider: Provider,
+    request: CompletionRequest,
+    writer: FrameWriter,
+    show: Show,
+    source: Source,
+    *,
+    rules: Rules | None = None,
+    gate: ConfidenceGate | None = None,
 ) -> AttemptEnding:
     """Stream one completion to the visitor.
 
-    A failure is told apart by the commit point: before the first visible byte another attempt may follow,
-    after it the text stays and the turn is truncated.
+    A failure is told apart by the commit point: before the first visible byte another attempt may follow, after it the
+    text stays and the turn is truncated. What fails after the answer has ended fails nothing.
+
+    Args:
+        provider: who is asked.
+        request: what is asked.
+        writer: what the turn shows.
+        show: shows it.
+        source: who answers, for the ledger.
+        rules: what the answer has to keep to; its JSON shape alone without.
+        gate: judges the decision; every one passes without.
     """
-    reading = _Reading()
-    error: ProviderError
+    reading = _Reading(Guard(rules or Rules("none")), gate)
+    error: ProviderError | None = None
     asked: float | None = time.monotonic()
     try:
         async with aclosing(provider.stream(request)) as stream:
@@ -76,20 +123,23 @@ async def run_attempt(
                     asked = None
                 if (shown := reading.feed(item)) and not await show(shown):
                     return LeaseLost()
+                if reading.enough:
+                    break
         if (shown := reading.close()) and not await show(shown):
             return LeaseLost()
-        if writer.started:
-            writer.finish()
-            reach("after_eos")
-            return Answered(_answer(reading, writer, request, source))
-        error = Malformed("the model's answer has no visible text")
     except MalformedAnswer as malformed:
         error = Malformed(str(malformed))
     except ProviderError as failed:
         error = failed
+    if writer.started and (error is None or reading.guard.ended):
+        writer.finish()
+        reach("after_eos")
+        return Answered(_answer(reading, writer, request, source))
+    error = error or Malformed("the model's answer has no visible text")
     if not writer.started or writer.silent:
         return FailedUnseen(error)
-    return Truncated(_answer(reading, writer, request, source), reading.html.closers(), error)
+    closing = reading.guard.closing()
+    return Truncated(_answer(reading, writer, request, source), closing, error)
 
 
 def _label(text: str | None) -> str | None:
@@ -101,11 +151,12 @@ def _answer(reading: _Reading, writer: FrameWriter, request: CompletionRequest, 
     return Answer(
         html=writer.content,
         cuts=writer.cuts,
-        dimension=_label(reading.scanner.fields.get("dimension")),
+        dimension=_label(reading.guard.dimension),
         source=source,
         ordinal=request.ordinal,
         model=request.model,
         input_tokens=reading.finish.input_tokens if reading.finish else None,
         output_tokens=reading.finish.output_tokens if reading.finish else None,
         confidence=reading.confidence,
+        mended=reading.guard.mended,
     )
