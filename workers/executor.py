@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import assert_never
+from typing import Final, assert_never
 
 from opentelemetry import trace
 from structlog import get_logger
@@ -38,6 +38,9 @@ from workers.providers.backends import Backends
 log = get_logger(__name__)
 tracer = trace.get_tracer(__name__)
 
+_NO_BUDGET: Final = 10_000_000
+"""Tokens: no prompt has so many."""
+
 
 @dataclass(frozen=True, slots=True)
 class Executor:
@@ -66,7 +69,7 @@ class Executor:
             writer = await self.arm(claim)
             reach("after_arm")
             with self.live.carrying(claim, writer):
-                prompt = self.prompt(claim)
+                prompt = await self.prompt(claim)
                 ending = await self.generate(claim, prompt, writer)
                 await self.settle(claim, prompt, writer, ending)
 
@@ -116,10 +119,18 @@ class Executor:
             writer.silent = True
         return writer
 
-    def prompt(self, claim: Claim) -> Prompt:
-        """Build the messages within the agent's budget."""
+    async def prompt(self, claim: Claim) -> Prompt:
+        """Build the messages within the agent's budget; tokens are counted only where an estimate would cut."""
         agent = self.policy.agents[claim.agent]
-        return build_prompt(claim, input_tokens=agent.input_tokens, history_turns=agent.history_turns)
+        prompt = build_prompt(claim, input_tokens=agent.input_tokens, history_turns=agent.history_turns)
+        counts = self.backends.counts(claim.model) if prompt.turns_cut else None
+        if counts is None:
+            return prompt
+        whole = build_prompt(claim, input_tokens=_NO_BUDGET, history_turns=agent.history_turns)
+        await counts.learn(message.content for message in whole.messages)
+        return build_prompt(
+            claim, input_tokens=agent.input_tokens, history_turns=agent.history_turns, count=counts.count
+        )
 
     async def generate(self, claim: Claim, prompt: Prompt, writer: FrameWriter) -> Ending:
         """One request, and one fallback if the first failed before anything was visible."""

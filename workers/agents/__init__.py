@@ -4,5 +4,6 @@
 - `artefact`: an agent's prompt, read from its folder, with its version
 - `shape`: the JSON shape of an answer
 - `rules`: what an answer has to keep to in one turn
+- `tokens`: how many tokens a message takes, safely
 - `prompt`: instructions, past turns and the new message, within the agent's budget
 """

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from infra.postgres.claims import Claim
 from schemas.completions import Message
 from workers.agents.artefact import artefact
+from workers.agents.tokens import Count, clipped, estimated_tokens
 from workers.answers.sanitise import to_text
 
 
@@ -17,22 +18,19 @@ class Prompt:
     """Past turns left out because the budget was full; recorded with the attempt."""
 
 
-def estimated_tokens(text: str) -> int:
-    """Return an upper estimate of the tokens of `text`: a token holds three bytes or more in the models we use."""
-    return len(text.encode()) // 3 + 4
-
-
-def build_prompt(claim: Claim, *, input_tokens: int, history_turns: int) -> Prompt:
-    """Return the messages for this turn: the oldest turns are cut first, instructions and the new message never.
+def build_prompt(claim: Claim, *, input_tokens: int, history_turns: int, count: Count = estimated_tokens) -> Prompt:
+    """Return the messages for this turn: the oldest turns are cut first, then the middle of a message too long for all.
 
     Args:
         claim: the turn with its past.
         input_tokens: the agent's budget.
         history_turns: how many past turns (a question and its answer each) are wanted at most.
+        count: tokens of one message.
     """
-    system = Message("system", artefact(claim.agent).instructions)
-    asked = Message("user", claim.text)
-    room = input_tokens - estimated_tokens(system.content) - estimated_tokens(asked.content)
+    system = Message("system", artefact(claim.agent).system)
+    room = input_tokens - count(system.content)
+    asked = Message("user", clipped(claim.text, room, count))
+    room -= count(asked.content)
 
     past = [_as_messages(turn.asked, to_text(turn.shown_html)) for turn in claim.past]
     if not past:
@@ -43,7 +41,7 @@ def build_prompt(claim: Claim, *, input_tokens: int, history_turns: int) -> Prom
     kept: list[Message] = []
     taken = 0
     for messages in reversed(wanted):
-        room -= sum(estimated_tokens(message.content) for message in messages)
+        room -= sum(count(message.content) for message in messages)
         if room < 0:
             break
         kept[:0] = messages

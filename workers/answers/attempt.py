@@ -158,5 +158,5 @@ def _answer(reading: _Reading, writer: FrameWriter, request: CompletionRequest, 
         input_tokens=reading.finish.input_tokens if reading.finish else None,
         output_tokens=reading.finish.output_tokens if reading.finish else None,
         confidence=reading.confidence,
-        mended=reading.guard.mended,
+        mended=reading.guard.conclude(),
     )

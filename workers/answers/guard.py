@@ -71,6 +71,7 @@ class Guard:
         self._words = 0
         self._shown = False
         self._spaced = True
+        self._rest = ""
         self.dimension: str | None = None
         """What the answer is about; the written question's where that took its place."""
         self.ended = False
@@ -110,7 +111,7 @@ class Guard:
             Malformed: it must not be shown, and nothing was shown before.
         """
         if self.ended:
-            self._left_out(html)
+            self._rest += html
             return ""
         if self._rules.hold == "decision":
             return self._pass_on(html)
@@ -142,6 +143,13 @@ class Guard:
         if self._rules.question is None or not self._shown:
             return self._closers()
         return self._mend("cut_off")
+
+    def conclude(self) -> str | None:
+        """Return the code of what was left out of the answer or put in its place; call it once, at the end."""
+        rest = _plain(self._rest).strip(" \n\"'”’».!")
+        if self.mended is None and rest:
+            self._note("stacked" if _QUESTION_MARK.search(rest) else "more_after")
+        return self.mended
 
     # Releasing -----------------------------------------------
 
@@ -188,12 +196,11 @@ class Guard:
 
     def _end_at(self, end: int) -> str:
         """Show what is held up to the end of its question, and end there."""
-        shown, rest = self._held[:end], self._held[end:]
+        shown, self._rest = self._held[:end], self._held[end:]
         self._held, self.ended = "", True
         html = self._show(shown)
         closers = self._closers()
         self._open.clear()
-        self._left_out(rest)
         return html + closers
 
     def _show(self, html: str) -> str:
