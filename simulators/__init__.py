@@ -14,6 +14,7 @@ In the order of a request:
 - `dialogues.py`: the sample dialogues, and which reply suits a question
 - `shapes.py`: a JSON value for a JSON schema, filled from a reply
 - `answers.py`: the tokens a request is answered with
+- `misbehaviour.py`: how a model goes wrong while its server is well
 - `serving.py`: carries one answer from headers to its ending, faults included
 - `pacing.py`: one timer that sends the tokens of every stream when they are due
 - `journal.py`: who called, how far the answer came, how it ended

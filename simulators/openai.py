@@ -140,7 +140,7 @@ def _schema(shape: ResponseFormat | None, prompt: Prompt) -> Schema | None:
 def _answer(body: ChatBody, prompt: Prompt, fault: Fault) -> Answer:
     schema = _schema(body.response_format, prompt)
     answer = compose(prompt, voice=_voice(body.model, prompt), schema=schema, length=fault.tokens)
-    return fault.bend(answer).limited(body.max_completion_tokens or body.max_tokens)
+    return fault.bend(answer, prompt, schema).limited(body.max_completion_tokens or body.max_tokens)
 
 
 async def _chat(request: web.Request) -> web.StreamResponse:
