@@ -129,6 +129,8 @@ async def run_attempt(
             return LeaseLost()
     except MalformedAnswer as malformed:
         error = Malformed(str(malformed))
+        if (shown := reading.guard.instead()) and not await show(shown):
+            return LeaseLost()
     except ProviderError as failed:
         error = failed
     if writer.started and (error is None or reading.guard.ended):

@@ -127,6 +127,7 @@ class Guard:
         """
         if self.ended:
             return ""
+        unseen = not self._shown
         if self._rules.hold == "decision":
             shown = self._pass_on(html)
         else:
@@ -134,6 +135,8 @@ class Guard:
             shown = self._release() + ("" if self.ended else self._judged(len(self._held)))
         if self._rules.question is None or self.ended:
             return shown
+        if unseen:
+            self._shown = False  # nor is what is returned here, if it is refused
         return shown + self._refuse("no_question")
 
     def closing(self) -> str:
@@ -143,6 +146,12 @@ class Guard:
         if self._rules.question is None or not self._shown:
             return self._closers()
         return self._mend("cut_off")
+
+    def instead(self) -> str:
+        """Return what is shown where the last attempt wrote nothing that could be: the written question, or nothing."""
+        if self._shown or self.ended or self._rules.question is None or not self._rules.last:
+            return ""
+        return self._refuse("not_json")
 
     def conclude(self) -> str | None:
         """Return the code of what was left out of the answer or put in its place; call it once, at the end."""
