@@ -163,7 +163,6 @@ def run(
         with servers(given, kafka=False) as places:
             return asyncio.run(_measure(places, _said(conversations), turns, hold)).figures()
 
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     return told("compliance", measure)
 
 
@@ -174,6 +173,7 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=TURNS)
     parser.add_argument("--hold", choices=("decision", "sentence", "answer"), default="sentence")
     wanted = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     figures = run(turns=wanted.turns, conversations=wanted.conversations, hold=wanted.hold)
     show(figures)
     kept = cast("float", figures["compliant"]) >= TARGET and not figures["repeated_dimensions"]

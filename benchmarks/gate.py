@@ -15,7 +15,7 @@ import json
 import random
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from statistics import median
 from typing import Final, Literal
@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.harness import percentile, show, told
 from infra.redis.frame_log import Stream
-from schemas.completions import CompletionRequest, Message, ModelClocks, Provider
+from schemas.completions import CompletionRequest, Delta, Message, ModelClocks, Provider
 from schemas.frames import TurnStreamInfo
 from schemas.gate_policy import Hold
 from schemas.ids import TurnId
@@ -36,7 +36,7 @@ from training.calibrate import Row, calibrate, quality_of
 from workers.agents.discovery.answer import schema_of
 from workers.agents.discovery.taxonomy import taxonomy
 from workers.answers.attempt import run_attempt
-from workers.answers.gate import Calibration, ConfidenceGate, decision_tokens
+from workers.answers.gate import Calibration, ConfidenceGate, Token, decision_tokens
 from workers.answers.guard import Question, Rules
 from workers.answers.writer import FrameWriter
 from workers.providers.openai import OpenAIProvider
@@ -94,8 +94,7 @@ async def _measure(calls: int, streams: int, dialect: Dialect, rows: Path | None
     async with _model(dialect) as (simulator, provider):
         seen = await _decisions(simulator, provider, calls)
         if rows is not None:
-            lines = (json.dumps({"logprobs": list(logprobs), "correct": right}) for logprobs, right in seen)
-            rows.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+            _keep(rows, seen)
         fitted, judged = seen[: calls // 2], seen[calls // 2 :]
         calibration = calibrate(fitted, model=MODEL, adapter=ADAPTER)
         waits = await _waits(simulator, provider, calibration, streams, paced=paced)
@@ -108,6 +107,11 @@ async def _measure(calls: int, streams: int, dialect: Dialect, rows: Path | None
         "added_ms": {name: round(wait - waits["bare"], 1) for name, wait in waits.items()},
         "targets": {"judged ece": 0.10, "judged auroc": 0.75},
     }
+
+
+def _keep(place: Path, seen: Sequence[Row]) -> None:
+    lines = (json.dumps({"logprobs": list(logprobs), "correct": right}) for logprobs, right in seen)
+    place.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def _judged(calibration: Calibration, rows: Sequence[Row]) -> dict[str, object]:
@@ -125,13 +129,20 @@ async def _decisions(simulator: SimulatorHandle, provider: Provider, calls: int)
         correct = source.random() < right
         sure = min(0.9999, max(0.02, source.gauss(chance, spread)))
         simulator.control(fault=_fault(correct=correct), confidence=sure)
-        tokens = [
-            pair
-            async for item in provider.stream(_request(number))
-            for pair in zip(getattr(item, "tokens", ()), getattr(item, "logprobs", ()), strict=False)
-        ]
-        seen.append((decision_tokens(tokens), correct))
+        seen.append((await _decided(provider, number), correct))
     return seen
+
+
+async def _decided(provider: Provider, number: int) -> tuple[float, ...]:
+    """Return the log-probabilities of one decision; the rest of the answer is left."""
+    tokens: list[Token] = []
+    async with aclosing(provider.stream(_request(number))) as stream:
+        async for item in stream:
+            if isinstance(item, Delta):
+                tokens.extend(zip(item.tokens, item.logprobs, strict=True))
+            if "html_response" in "".join(text for text, _ in tokens):
+                break
+    return decision_tokens(tokens)
 
 
 def _fault(*, correct: bool) -> FaultKind:

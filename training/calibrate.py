@@ -1,6 +1,6 @@
 """Fit the confidence gate's calibration to one model: from log-probabilities to the share of right decisions.
 
-`python -m training.calibrate ROWS.jsonl --model NAME [--adapter NAME] [--weights FILE] --out calibration.json` reads rows
+`python -m training.calibrate ROWS.jsonl --model NAME [--adapter NAME] [--weights FILE] --out FILE.json` reads rows
 `{"logprobs": [of the decision's tokens, in order], "correct": true or false}` and prints the quality, measured on parts
 that were not fitted on. Mix known and drifted inputs: fitted on easy ones alone it is sure of everything.
 """
@@ -27,7 +27,7 @@ Row = tuple[Sequence[float], bool]
 Numbers = NDArray[np.float64]
 
 FOLDS: Final = 5
-LEAST: Final = 50
+LEAST: Final = 30
 """Rows of each kind, below which a calibration would be a guess."""
 BINS: Final = 10
 THRESHOLDS: Final = (0.0, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)

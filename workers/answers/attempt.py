@@ -112,20 +112,8 @@ async def run_attempt(
     """
     reading = _Reading(Guard(rules or Rules("none")), gate)
     error: ProviderError | None = None
-    asked: float | None = time.monotonic()
     try:
-        async with aclosing(provider.stream(request)) as stream:
-            async for item in stream:
-                if asked is not None:
-                    metrics.MODEL_FIRST_TOKEN.labels(request.model, str(request.ordinal)).observe(
-                        time.monotonic() - asked
-                    )
-                    asked = None
-                if (shown := reading.feed(item)) and not await show(shown):
-                    return LeaseLost()
-                if reading.enough:
-                    break
-        if (shown := reading.close()) and not await show(shown):
+        if not await _streamed(provider, request, reading, show):
             return LeaseLost()
     except MalformedAnswer as malformed:
         error = Malformed(str(malformed))
@@ -142,6 +130,23 @@ async def run_attempt(
         return FailedUnseen(error)
     closing = reading.guard.closing()
     return Truncated(_answer(reading, writer, request, source), closing, error)
+
+
+async def _streamed(provider: Provider, request: CompletionRequest, reading: _Reading, show: Show) -> bool:
+    """Show what comes, to the end of the stream. False: the turn is not ours any more."""
+    asked: float | None = time.monotonic()
+    async with aclosing(provider.stream(request)) as stream:
+        async for item in stream:
+            if asked is not None:
+                waited = time.monotonic() - asked
+                metrics.MODEL_FIRST_TOKEN.labels(request.model, str(request.ordinal)).observe(waited)
+                asked = None
+            if (shown := reading.feed(item)) and not await show(shown):
+                return False
+            if reading.enough:
+                break
+    shown = reading.close()
+    return not shown or await show(shown)
 
 
 def _label(text: str | None) -> str | None:

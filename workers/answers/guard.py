@@ -132,7 +132,7 @@ class Guard:
             shown = self._pass_on(html)
         else:
             self._held += html
-            shown = self._release() + ("" if self.ended else self._judged(len(self._held)))
+            shown = self._release(whole=True)
         if self._rules.question is None or self.ended:
             return shown
         if unseen:
@@ -171,11 +171,15 @@ class Guard:
             return self._show(shown)
         return self._end_at(end)
 
-    def _release(self) -> str:
-        """Return every sentence that is whole."""
-        shown = ""
-        while not self.ended and (end := _end_of_sentence(self._held)):
-            shown += self._judged(end)
+    def _release(self, *, whole: bool = False) -> str:
+        """Return every sentence that is whole; at the end of the answer, `whole`, what is left of it too."""
+        shown, before = "", list(self._open)
+        try:
+            while not self.ended and (end := _end_of_sentence(self._held) or (len(self._held) if whole else 0)):
+                shown += self._judged(end)
+        except Malformed:
+            self._open = before  # what came before the fault in the same piece is not shown either
+            raise
         return shown
 
     def _judged(self, end: int) -> str:

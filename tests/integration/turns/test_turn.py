@@ -61,10 +61,7 @@ async def test_a_failure_before_anything_is_visible_falls_back_once(
 async def test_a_cut_at_every_token_keeps_what_was_visible_and_never_repeats_it(
     database_url: str, redis_url: str
 ) -> None:
-    """A cut before the first visible byte gives one whole frontier answer; later, what was shown, and it is truncated.
-
-    What breaks off is ended by a written question. A cut after the answer's own question, which ends it, cuts nothing.
-    """
+    """A cut unseen gives one whole frontier answer; later, what was shown, truncated; after the question, nothing."""
     async with pipeline(database_url, redis_url) as p:
         whole = str((await p.row(await p.say("whole", "Hello there")))["content"])
         tokens = p.tgi.requests()[0]["tokens"]

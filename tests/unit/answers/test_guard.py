@@ -256,7 +256,7 @@ def _played(html: str, cuts: Sequence[int], rules: Rules) -> tuple[list[str], st
 
 
 @given(_HTML, st.lists(st.integers(0, 200), max_size=12), st.sampled_from(HOLDS), st.booleans())
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=150, database=None)
 def test_every_prefix_is_clean_and_the_whole_is_one_question(
     html: str, cuts: list[int], hold: Hold, last: bool
 ) -> None:
@@ -275,7 +275,7 @@ def test_every_prefix_is_clean_and_the_whole_is_one_question(
 
 
 @given(_HTML, st.lists(st.integers(0, 200), max_size=12), st.integers(0, 12), st.sampled_from(HOLDS))
-@settings(deadline=None, max_examples=250)
+@settings(deadline=None, max_examples=150, database=None)
 def test_what_breaks_off_anywhere_closes_clean(html: str, cuts: list[int], stop: int, hold: Hold) -> None:
     """Wherever a stream breaks off, what was shown and its closing are sanitised HTML."""
     rules = _rules(hold, question=None)
