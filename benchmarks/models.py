@@ -4,12 +4,11 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from benchmarks.claims import claim_of
 from schemas.agents import Agent
 from schemas.completions import Message
 from simulators.process import Dialect
 from workers.agents.artefact import artefact
-from workers.agents.shape import answer_schema
+from workers.agents.discovery.answer import schema_of
 from workers.providers.chatml import chatml
 
 MESSAGE: Final = "We have three sites and too much overtime. What would this cost us?"
@@ -52,13 +51,13 @@ def _tgi_body() -> dict[str, object]:
         "do_sample": True,
         "return_full_text": False,
         "details": True,
-        "grammar": {"type": "json", "value": answer_schema(claim_of(Agent.DISCOVERY, MESSAGE))},
+        "grammar": {"type": "json", "value": schema_of()},
     }
     return {"inputs": chatml(_messages()), "stream": True, "parameters": parameters}
 
 
 def _openai_body() -> dict[str, object]:
-    schema = {"name": "answer", "strict": True, "schema": answer_schema(claim_of(Agent.DISCOVERY, MESSAGE))}
+    schema = {"name": "answer", "strict": True, "schema": schema_of()}
     return {
         "model": "discovery",
         "messages": [{"role": m.role, "content": m.content} for m in _messages()],

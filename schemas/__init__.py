@@ -9,6 +9,7 @@ In the order a turn meets them:
 - `keepers`: who answers a conversation: agents, or a person
 - `events`: what Kafka carries
 - `envelope`: the CloudEvents headers around it
+- `gate_policy`: how much of an answer is held back until it is judged
 - `policy`: behaviour as data: agents, models, deadlines
 - `asset_policy`: its section on what agents may make beside their words
 - `guardrail_policy`: links, redaction, promises, abuse: what no model decides

@@ -70,6 +70,8 @@ class Fact(_Frozen):
     seq: Annotated[int, Field(ge=1)]
     """The turn of the conversation it comes from."""
     confidence: Share
+    by: Annotated[str, Field(max_length=64)] = "rules"
+    """Who found it, with its version."""
 
 
 class Brief(_Frozen):

@@ -54,6 +54,8 @@ class Delta:
 
     text: str
     logprobs: tuple[float, ...] = ()
+    tokens: tuple[str, ...] = ()
+    """The texts of those tokens, where the server tells them apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,12 @@ class Malformed(ProviderError):
     code = "malformed"
 
 
+class LowConfidence(ProviderError):
+    """The model is too unsure of what its answer is to be about. Nothing is broken: the fallback answers instead."""
+
+    code = "low_confidence"
+
+
 class LoadFailed(ProviderError):
     """The model could not be loaded into this process, and will not be tried again before its next start."""
 
@@ -140,5 +148,15 @@ class LoadFailed(ProviderError):
 
 ERROR_CODES = tuple(
     cls.code
-    for cls in (Overloaded, InvalidRequest, BackendFailed, Incomplete, Unavailable, TimedOut, Malformed, LoadFailed)
+    for cls in (
+        Overloaded,
+        InvalidRequest,
+        BackendFailed,
+        Incomplete,
+        Unavailable,
+        TimedOut,
+        Malformed,
+        LowConfidence,
+        LoadFailed,
+    )
 )

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Final
 
-from schemas.completions import LoadFailed, Malformed, ProviderError, Unavailable
+from schemas.completions import LoadFailed, LowConfidence, Malformed, ProviderError, Unavailable
 
 
 class DeadLetterReason(StrEnum):
@@ -56,13 +56,15 @@ def reason_of_fallback(error: ProviderError) -> DeadLetterReason | None:
 
 def reason_of_failure(last: ProviderError, first: ProviderError | None) -> DeadLetterReason:
     """Return why no model answered: `last` failed, and before it, within the same worker, `first` if any."""
-    match last:
-        case Malformed():
+    match last, first:
+        case Malformed(), _:
             return DeadLetterReason.MALFORMED
-        case Unavailable() if first is None or isinstance(first, Unavailable):
+        case Unavailable(), None | Unavailable():
             return DeadLetterReason.DEPENDENCY_DOWN
+        case _, None | LowConfidence():  # an unsure model did not fail: only one did
+            return DeadLetterReason.BACKEND_FAILED
         case _:
-            return DeadLetterReason.BACKEND_FAILED if first is None else DeadLetterReason.BACKEND_FAILED_TWICE
+            return DeadLetterReason.BACKEND_FAILED_TWICE
 
 
 # Headers beside the original ones, all UTF-8 text (the convention of Kafka Connect, with our own prefix).

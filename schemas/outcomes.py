@@ -26,7 +26,10 @@ class Answer:
     input_tokens: int | None = None
     output_tokens: int | None = None
     confidence: float | None = None
-    """exp(mean log-probability) of the tokens before the visible text, where the server gives them."""
+    """Of what the answer is about, where the server gives log-probabilities: calibrated if the gate is on, else
+    exp(mean log-probability) of the tokens that decide it."""
+    mended: str | None = None
+    """The code of what was left out of it, or put in its place, before it was shown."""
     read: Read = NOTHING_READ
     """What its model was shown of the knowledge base, and what of it is cited."""
     diagram: JsonValue = None

@@ -8,6 +8,7 @@ from schemas.agents import ANSWERING, Agent
 from schemas.answer_policy import AnswerPolicy
 from schemas.asset_policy import AssetPolicy
 from schemas.completions import ModelClocks
+from schemas.gate_policy import GatePolicy
 from schemas.guardrail_policy import GuardrailPolicy
 from schemas.knowledge_policy import KnowledgePolicy
 from schemas.routing_policy import RoutingPolicy
@@ -123,6 +124,7 @@ class Policy(_Frozen):
     assets: AssetPolicy = AssetPolicy()
     knowledge: KnowledgePolicy = KnowledgePolicy()
     answers: AnswerPolicy = AnswerPolicy()
+    gate: GatePolicy = GatePolicy()
     bounded_reply: str
     """Shown when no model could answer. HTML of the allow-list."""
     without_answer: Literal["bounded", "human", "offline"] = "bounded"

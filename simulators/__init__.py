@@ -15,6 +15,7 @@ In the order of a request:
 - `routing.py`: how the frontier decides who answers, by the words of `routing.yaml`
 - `shapes.py`: a JSON value for a JSON schema, filled from a reply
 - `answers.py`: the tokens a request is answered with
+- `misbehaviour.py`: how a model goes wrong while its server is well
 - `serving.py`: carries one answer from headers to its ending, faults included
 - `pacing.py`: one timer that sends the tokens of every stream when they are due
 - `journal.py`: who called, how far the answer came, how it ended

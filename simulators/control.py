@@ -7,14 +7,19 @@ from typing import Literal, Self, TypeAlias
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from simulators.answers import Answer
+from simulators.answers import Answer, tokenise
 from simulators.journal import Journal
+from simulators.misbehaviour import MISBEHAVIOURS, Misbehaviour, spoil
 from simulators.pacing import Pacing
+from simulators.prompts import Prompt
+from simulators.shapes import Schema
 
-FaultKind: TypeAlias = Literal["none", "status", "event", "cut", "close", "hang", "malformed", "slow"]
+FaultKind: TypeAlias = Literal["none", "status", "event", "cut", "close", "hang", "malformed", "slow"] | Misbehaviour
+"""How the server fails, or how its model misbehaves (`misbehaviour.py`)."""
 
 _ALLOWED = (
-    "Allowed is a JSON object with fault (none, status, event, cut, close, hang, malformed or slow) and, "
+    "Allowed is a JSON object with fault (none, status, event, cut, close, hang, malformed, slow, "
+    f"{', '.join(MISBEHAVIOURS)}) and, "
     "where wanted, status (400 to 599), after_tokens (0 to 100000), first_token_ms and inter_token_ms "
     "(0 to 600000), times (1 or more), tokens (1 to 100000), confidence (above 0, up to 1), "
     "says (what an obedient model writes) and before_headers (true or false, for hang and close)."
@@ -58,11 +63,13 @@ class Fault(BaseModel):
             self.fault in {"status", "event"} and (self.status is None or self.status == 424 or self.status >= 500)
         )
 
-    def bend(self, answer: Answer) -> Answer:
+    def bend(self, answer: Answer, prompt: Prompt, schema: Schema | None) -> Answer:
         """The answer as this fault has the model give it."""
         answer = replace(answer, confidence=self.confidence)
         if self.says is not None:
             answer = answer.saying(self.says)
+        if self.fault in MISBEHAVIOURS:
+            return replace(answer, tokens=tuple(tokenise(spoil(self.fault, answer.text, prompt, schema))))
         return answer.malformed(self.after) if self.fault == "malformed" else answer
 
     def pacing(self, usual: Pacing) -> Pacing:

@@ -7,7 +7,7 @@ from typing import Literal
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-from simulators.answers import Answer, compose, tokenise
+from simulators.answers import Answer, compose, token_id, tokenise
 from simulators.control import CONTROL, Fault
 from simulators.dialogues import Voice
 from simulators.embeddings import DIMENSIONS, embed, packed
@@ -75,6 +75,13 @@ class EmbeddingsBody(_Lenient):
     encoding_format: Literal["float", "base64"] = "float"
 
 
+class TokenizeBody(_Lenient):
+    """The body of vLLM's `/tokenize`."""
+
+    model: str | None = None
+    prompt: str
+
+
 class RefusedError(Exception):
     """The server does not accept the request; `response` says so in its words."""
 
@@ -137,7 +144,7 @@ def _answer(body: ChatBody, prompt: Prompt, fault: Fault, *, routing: bool) -> A
     if routing:
         return fault.bend(decide(prompt, schema)).limited(body.max_completion_tokens or body.max_tokens)
     answer = compose(prompt, voice=_voice(body.model, prompt), schema=schema, length=fault.tokens)
-    return fault.bend(answer).limited(body.max_completion_tokens or body.max_tokens)
+    return fault.bend(answer, prompt, schema).limited(body.max_completion_tokens or body.max_tokens)
 
 
 async def _chat(request: web.Request) -> web.StreamResponse:
@@ -181,6 +188,16 @@ async def _embeddings(request: web.Request) -> web.Response:
     return json_response({"object": "list", "data": data, "model": body.model, "usage": usage})
 
 
+async def _tokenize(request: web.Request) -> web.Response:
+    """`POST /tokenize`, which vLLM has and OpenAI has not."""
+    try:
+        body = TokenizeBody.model_validate_json(await request.read())
+    except ValidationError as error:
+        return json_response(error_body(400, error.errors()[0]["msg"], "prompt"), 400)
+    tokens = [token_id(token) for token in tokenise(body.prompt)]
+    return json_response({"count": len(tokens), "max_model_len": _MAX_MODEL_TOKENS, "tokens": tokens})
+
+
 def _texts(given: str | list[str] | list[int] | list[list[int]]) -> list[str]:
     """One text an embedding; token ids count as words."""
     if isinstance(given, str):
@@ -217,6 +234,7 @@ def openai_routes() -> list[web.RouteDef]:
         web.post("/v1/chat/completions", _chat),
         web.post("/v1/embeddings", _embeddings),
         web.post("/v1/images/generations", make_image),
+        web.post("/tokenize", _tokenize),
         web.get("/v1/models", _models),
         web.get("/health", _health),
     ]

@@ -147,12 +147,13 @@ def _voice(adapters: frozenset[str], adapter: str | None, prompt: Prompt) -> Voi
 def _answer(prompt: Prompt, voice: Voice, grammar: Grammar | None, most: int | None, fault: Fault) -> Answer:
     """The answer under `fault`; raises `RefusedError` where the router validates."""
     check_length(prompt, most)
+    schema: Schema | None = None
     if isinstance(grammar, RegexGrammar):
         answer = _matching(grammar, prompt, voice)
     else:
         schema = _schema(grammar) or (DEFAULT_SCHEMA if prompt.wants_json else None)
         answer = compose(prompt, voice=voice, schema=schema, length=fault.tokens)
-    return fault.bend(answer).limited(most)
+    return fault.bend(answer, prompt, schema).limited(most)
 
 
 def _matching(grammar: RegexGrammar, prompt: Prompt, voice: Voice) -> Answer:

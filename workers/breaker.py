@@ -20,8 +20,9 @@ from infra.postgres.breakers import Breaker, BreakerTable, Measured, ProbeOutcom
 from infra.postgres.statements import LedgerUnavailable
 from infra.telemetry import metrics
 from schemas.agents import ANSWERING, Lane, lane_of
+from schemas.completions import LowConfidence
 from schemas.ids import TurnId
-from schemas.outcomes import Answered, AttemptEnding, LeaseLost
+from schemas.outcomes import Answered, AttemptEnding, FailedUnseen, LeaseLost
 from schemas.policy import BreakerPolicy
 
 log = get_logger(__name__)
@@ -113,7 +114,7 @@ class Breakers:
         if isinstance(ending, LeaseLost):
             self.not_asked(turn_id, lane)
             return
-        failed = not isinstance(ending, Answered)
+        failed = not (isinstance(ending, Answered) or _unsure(ending))
         known = self._lanes[lane]
         known.window.add(time.monotonic(), failed=failed)
         if not self._reported(turn_id, lane, "failed" if failed else "answered"):
@@ -232,3 +233,8 @@ class Breakers:
         now = time.monotonic()
         for lane, known in self._lanes.items():
             metrics.BREAKER_STATE.labels(lane).set(_STATES[known.state(now)])
+
+
+def _unsure(ending: AttemptEnding) -> bool:
+    """Whether the model answered and was passed over for being unsure: its server is well."""
+    return isinstance(ending, FailedUnseen) and isinstance(ending.error, LowConfidence)

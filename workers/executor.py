@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from dataclasses import dataclass
-from typing import assert_never
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, assert_never
 
 from opentelemetry import trace
 from structlog import get_logger
@@ -26,8 +27,10 @@ from schemas.policy import Policy
 from workers.agents.lookup import look_up
 from workers.agents.material import material_of
 from workers.agents.prompt import Prompt, build_prompt
+from workers.agents.rules import rules_of
 from workers.agents.shape import answer_schema
 from workers.answers.attempt import run_attempt
+from workers.answers.gate import ConfidenceGate
 from workers.answers.publisher import Publisher
 from workers.answers.settle import Settler
 from workers.answers.terms import Terms
@@ -40,6 +43,9 @@ from workers.providers.backends import Backends
 
 log = get_logger(__name__)
 tracer = trace.get_tracer(__name__)
+
+_NO_BUDGET: Final = 10_000_000
+"""Tokens: no prompt has so many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,8 @@ class Executor:
     live: LiveTurns
     retrieve: Retrieve | None = None
     """Searches the knowledge base for one part of a question."""
+    gates: Mapping[str, ConfidenceGate] = field(default_factory=dict[str, ConfidenceGate])
+    """Judges of decisions, by the policy's name of the model they are of."""
 
     async def run(self, turn_id: TurnId, lane: Lane) -> None:
         """Carry one turn from claim to settlement. A hint for a turn that is not there to be taken is nothing."""
@@ -71,7 +79,7 @@ class Executor:
             reach("after_arm")
             with self.live.carrying(claim, writer):
                 claim = await look_up(claim, self.retrieve, self.policy.answers)
-                prompt = self.prompt(claim)
+                prompt = await self.prompt(claim)
                 ending = await self.generate(claim, prompt, writer)
                 ending = await self.attachments.appended(claim, writer, ending)
                 await self.settle(claim, prompt, writer, ending)
@@ -122,10 +130,18 @@ class Executor:
             writer.silent = True
         return writer
 
-    def prompt(self, claim: Claim) -> Prompt:
-        """Build the messages within the agent's budget."""
+    async def prompt(self, claim: Claim) -> Prompt:
+        """Build the messages within the agent's budget; tokens are counted only where an estimate would cut."""
         agent = self.policy.agents[claim.agent]
-        return build_prompt(claim, input_tokens=agent.input_tokens, history_turns=agent.history_turns)
+        prompt = build_prompt(claim, input_tokens=agent.input_tokens, history_turns=agent.history_turns)
+        counts = self.backends.counts(claim.model) if prompt.turns_cut else None
+        if counts is None:
+            return prompt
+        whole = build_prompt(claim, input_tokens=_NO_BUDGET, history_turns=agent.history_turns)
+        await counts.learn(message.content for message in whole.messages)
+        return build_prompt(
+            claim, input_tokens=agent.input_tokens, history_turns=agent.history_turns, count=counts.count
+        )
 
     async def generate(self, claim: Claim, prompt: Prompt, writer: FrameWriter) -> Ending:
         """One request, and one fallback if the first failed before anything was visible."""
@@ -190,7 +206,11 @@ class Executor:
             ending = FailedUnseen(Unavailable("taken away by a drill"))
         else:
             links = link_rule(self.policy.guardrails.links, claim.brief.retrieved.passages)
-            ending = await run_attempt(provider, request, writer, show, source, links, terms)
+            rules = rules_of(claim, self.policy.gate, ordinal=ordinal, offline=source == "offline")
+            gate = self.gates.get(model) if ordinal == 1 else None
+            ending = await run_attempt(
+                provider, request, writer, show, source, links=links, terms=terms, rules=rules, gate=gate
+            )
         metrics.MODEL_CALLS.labels(model, str(ordinal), _outcome(ending)).inc()
         return ending
 

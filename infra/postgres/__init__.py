@@ -6,6 +6,7 @@
 - `tenants`: tenants, API keys and site keys
 - `idempotency`: which message a key stands for
 - `headers`: Kafka headers as PostgreSQL keeps them
+- `facts`: what is known of a buyer, part of the statements that prepare and queue a turn
 - `inbox`: recording, preparing and queueing a turn
 - `coalescing`: waiting messages taken together, part of the statements that prepare and end a turn
 - `keepers`: people who take conversations over, and what they write

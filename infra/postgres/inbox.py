@@ -9,11 +9,12 @@ from sqlalchemy import RowMapping, TextClause, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.postgres.coalescing import ABSORBED_CTES, ABSORBED_TEXT, asked
+from infra.postgres.facts import FACTS_SQL, LEARNT_CTE, facts_read, learnt_in
 from infra.postgres.headers import byte_array, flat
 from infra.postgres.keepers import keeper_of, told_of_person
 from infra.postgres.statements import row, rows
 from schemas.agents import Agent
-from schemas.briefs import NO_BRIEF, Brief
+from schemas.briefs import NO_BRIEF, Brief, Fact
 from schemas.events import TurnSubmitted
 from schemas.ids import TurnId
 from schemas.policy import Deadlines
@@ -23,7 +24,8 @@ HISTORY_SQL: Final = f"""
                                                CASE t.agent WHEN '{Agent.ADAPTIVE_RESPONSE.value}'
                                                             THEN h.plan #> '{{read,passages}}' END) ORDER BY h.seq),
                      '[]')
-     FROM (SELECT turn_id, seq, input_text, content, agent, dimension, plan FROM turns p
+     FROM (SELECT turn_id, seq, input_text, agent, dimension, plan,
+                  content || CASE state WHEN 'truncated' THEN coalesce(closing, '') ELSE '' END AS content FROM turns p
            WHERE p.tenant_id = t.tenant_id AND p.conversation_id = t.conversation_id AND p.seq < t.seq
              AND p.done_at IS NOT NULL AND p.state <> 'rejected' AND p.coalesced_into IS NULL
            ORDER BY p.seq DESC LIMIT :history) h)
@@ -104,7 +106,7 @@ WITH claimed AS (
 SELECT t.turn_id::text, t.tenant_id, t.conversation_id, t.seq, t.epoch, t.input_text{more_text} AS input_text,
        t.history, t.channel, t.traceparent, extract(epoch FROM t.created_at)::bigint AS created,
        t.plan IS NOT NULL AS routed, t.said_by IS NOT NULL AS said, t.content, t.cuts,
-       {keeper_of("t")} = 'human' AS kept, {told_of_person("t")} AS told, {HISTORY_SQL} AS past
+       {keeper_of("t")} = 'human' AS kept, {told_of_person("t")} AS told, {HISTORY_SQL} AS past, {FACTS_SQL} AS facts
 FROM claimed t
 """)  # noqa: S608  (constants only)
 
@@ -118,8 +120,8 @@ WITH queued AS (
            head_at = clock_timestamp(), hinted_at = clock_timestamp(), hints = 1
     WHERE turn_id = CAST(:turn_id AS uuid) AND epoch = :epoch AND state = 'preparing'
       AND {keeper_of("t")} = 'agent'
-    RETURNING turn_id, epoch
-), event AS (
+    RETURNING turn_id, epoch, tenant_id, conversation_id
+), {LEARNT_CTE}, event AS (
     INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor, note)
     SELECT turn_id, 'preparing', 'queued', epoch, :actor, :note FROM queued
 )
@@ -197,6 +199,8 @@ class Prepared:
     """A person has the conversation: no agent may answer."""
     told: bool = False
     """The visitor has heard so already, or has heard from that person."""
+    facts: tuple[Fact, ...] = ()
+    """Known of this buyer before this message, the latest of each dimension."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,6 +304,7 @@ class Inbox:
                 "agent": plan.agent,
                 "plan": plan.as_json(),
                 "note": plan.why,
+                "learnt": learnt_in(prepared.seq, plan.brief.facts),
                 "actor": self._actor,
             },
         )
@@ -349,4 +354,5 @@ def _prepared(r: RowMapping) -> Prepared:
         cuts=tuple(cast("list[int]", r["cuts"])) if r["said"] else (),
         kept=bool(r["kept"]),
         told=bool(r["told"]),
+        facts=facts_read(r["facts"]),
     )

@@ -1,7 +1,7 @@
 """Forgetting what is old: small batches by indexes, each its own transaction. More than one process may forget at once.
 
-A conversation goes whole, with its turns, their attempts, history, assets and keys, in one transaction: a turn
-without its key, or a key without its turn, would make of a late repetition another message.
+A conversation goes whole, with its turns, their attempts, history, assets and keys, and what was learnt of its buyer,
+in one transaction: a turn without its key, or a key without its turn, would make of a late repetition another message.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

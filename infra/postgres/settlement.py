@@ -72,7 +72,7 @@ WITH old AS (
     WHERE l.turn_id = d.turn_id AND l.state = 'unanswered' AND d.state IN ('answered', 'truncated')
 ), event AS (
     INSERT INTO turn_events (turn_id, from_state, to_state, epoch, actor, note)
-    SELECT turn_id, from_state, state, epoch, :actor, :reason FROM done
+    SELECT turn_id, from_state, state, epoch, :actor, coalesce(CAST(:note AS text), :reason) FROM done
 )
 SELECT d.seq, d.took::float AS took, {GROUP_SQL} AS absorbed,
        (SELECT n.turn_id::text FROM turns n WHERE n.tenant_id = d.tenant_id AND n.conversation_id = d.conversation_id
@@ -124,6 +124,8 @@ class Settlement:
     """What the model was shown of the knowledge base; kept with the plan."""
     force_frontier: bool = False
     letter: DeadLetterReason | None = None
+    note: str | None = None
+    """For the turn's history, where the reason is not to be."""
     traceparent: str | None = None
 
 
@@ -181,6 +183,7 @@ async def settle(engine: AsyncEngine, s: Settlement, *, actor: str) -> Settled |
             "force_frontier": s.force_frontier,
             "letter": s.letter,
             "letter_error": s.error,
+            "note": s.note,
             "topic": TOPIC_RESULTS,
             "key": key.encode(),
             "headers": json.dumps([(name, header.decode()) for name, header in envelope.headers()]),

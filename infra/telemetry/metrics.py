@@ -79,6 +79,17 @@ TRUNCATIONS = Counter("fairlead_truncations_total", "Turns cut after visible tex
 
 # Turns whose visitor read what rules and retrieval say, and no model. With models configured: both are away.
 OFFLINE_ANSWERS = Counter("fairlead_offline_answers_total", "Turns answered without a model", ["agent", "state"])
+# Answers that may not be shown, by what is wrong with them (docs/discovery.md lists the codes). Unseen ones fall back,
+# the others are mended. One code rising: the model has drifted, or the prompt asks for it.
+GUARD_REFUSALS = Counter("fairlead_guard_refusals_total", "Faults found in answers", ["agent", "check"])
+
+# Answers ended or completed by us: what visitors saw is well formed, but part of it is not the model's.
+ANSWERS_MENDED = Counter("fairlead_answers_mended_total", "Answers ended or completed by us", ["agent", "why"])
+
+# How sure the primary was, calibrated: of the decisions at 0.9 nine in ten are right. Mass that moves down is drift.
+DECISION_CONFIDENCE = Histogram(
+    "fairlead_decision_confidence", "Calibrated confidence of decisions", buckets=[n / 20 for n in range(1, 21)]
+)
 
 # Turns taken over from a lost or late worker. A burst means workers die or a lane is empty.
 RESCUES = Counter("fairlead_rescues_total", "Turns taken over from their owner", ["reason"])

@@ -6,9 +6,11 @@
 - `lookup`: further searches, for parts of a question or from another angle
 - `offered`: which passages of the knowledge base an agent is shown
 - `quoting`: untrusted text, made fit to stand in a prompt
+- `tokens`: how many tokens a message takes, safely
 - `prompt`: instructions, past turns and the new message with its material, within the agent's budget
 - `material`: the turn as the offline provider gets it
 - `shape`: the shapes and rules of all agents, by agent
+- `rules`: what an answer has to keep to in one turn
 - `written`: what a model has written so far
 - `phrases`: what we say ourselves, in the visitor's language
 """

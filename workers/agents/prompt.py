@@ -1,8 +1,8 @@
 """Instructions, past turns and the new message with what belongs to it, within the agent's budget."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 
 from infra.postgres.claims import Claim
 from schemas.briefs import NO_BRIEF, Fact, Risk
@@ -13,10 +13,8 @@ from workers.agents.offered import offered
 from workers.agents.phrases import language_name
 from workers.agents.quoting import block, line, neutral, quoted
 from workers.agents.shape import answer_schema
+from workers.agents.tokens import Count, clipped, estimated_tokens
 from workers.answers.sanitise import to_text
-
-Count: TypeAlias = Callable[[str], int]
-"""Returns the tokens of a text, or an upper estimate."""
 
 _LONGEST_FACT: Final = 200
 
@@ -43,16 +41,11 @@ class Prompt:
     """The same for passages; recorded with what the turn read."""
 
 
-def estimated_tokens(text: str) -> int:
-    """Return an upper estimate of the tokens of `text`: a token holds three bytes or more in the models we use."""
-    return len(text.encode()) // 3 + 4
-
-
 def build_prompt(claim: Claim, *, input_tokens: int, history_turns: int, count: Count = estimated_tokens) -> Prompt:
     """Return the messages for this turn: a system message of ours, the past, and the new message with its material.
 
-    The oldest turns are cut first, then the lowest-ranked passages, then the oldest facts; instructions, reminder and
-    the new message never.
+    The oldest turns are cut first, then the lowest-ranked passages, then the oldest facts, then the middle of a message
+    too long for all; instructions and reminder never.
 
     Args:
         claim: the turn with its past.
@@ -103,16 +96,21 @@ def _asked(claim: Claim, room: int, count: Count) -> tuple[Message, tuple[Passag
         else:
             facts = facts[1:]
         message = _message(claim, passages, facts)
+    if count(message.content) > room:
+        text = claim.text
+        while (over := count(message.content) - room) > 0 and text:
+            text = clipped(claim.text, max(0, count(text) - over), count)
+            message = _message(claim, passages, facts, text)
     return message, passages
 
 
-def _message(claim: Claim, passages: Sequence[Passage], facts: Sequence[Fact]) -> Message:
+def _message(claim: Claim, passages: Sequence[Passage], facts: Sequence[Fact], text: str | None = None) -> Message:
     known = "\n".join(f"- {line(fact.dimension)}: {line(fact.value[:_LONGEST_FACT])}" for fact in facts)
     found = "\n".join(f"- {sentence}" for sentence in _found(claim, passages))
     parts = [
         *(_passage(number, passage) for number, passage in enumerate(passages, start=1)),
         block("buyer", known) if known else "",
-        quoted("message", claim.text),
+        quoted("message", claim.text if text is None else text),
         block("found", found) if found else "",
         block("reminder", _reminder(claim)),
     ]

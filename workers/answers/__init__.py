@@ -4,6 +4,8 @@
 - `sanitise`: `HtmlStream`, that text as safe HTML of which every prefix is whole; `to_text` for prompts
 - `terms`: what the text must keep to, judged while it is written, and what is added to it
 - `closing`: the sources at its end, and what it may not pretend
+- `guard`: what is about to become visible: held back until it is judged, ended where it is to end
+- `gate`: how sure a model is of what its answer is about
 - `attempt`: one model call, told apart by the commit point
 - `writer`: one turn's visible content, numbered
 - `publisher`: what all turns of a process show, in one script per flush

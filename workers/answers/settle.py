@@ -69,6 +69,7 @@ class Settler:
                     state=TurnState.ANSWERED,
                     attempt_state="succeeded",
                     turns_cut=turns_cut,
+                    note=f"mended: {answer.mended}" if answer.mended else None,
                 )
             case Truncated(answer=answer, closing=closing, error=error):
                 metrics.TRUNCATIONS.labels(error.code).inc()
@@ -77,6 +78,7 @@ class Settler:
                     from_states=(TurnState.STREAMING,),
                     state=TurnState.TRUNCATED,
                     closing=closing or None,
+                    text=to_text(answer.html + closing),
                     reason=error.code,
                     attempt_state="failed",
                     error=error.code,

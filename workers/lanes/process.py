@@ -34,6 +34,7 @@ from schemas.agents import Lane
 from schemas.ids import TurnId
 from schemas.policy import Policy
 from workers.agents.artefact import prompt_versions
+from workers.answers.gate import gates_of
 from workers.answers.publisher import Publisher
 from workers.answers.settle import Settler
 from workers.answers.writer import FrameWriter
@@ -92,6 +93,7 @@ class AgentRuntime:
 async def agent_runtime(settings: Settings, policy: Policy, lanes: Sequence[Lane] = ()) -> AsyncGenerator[AgentRuntime]:
     """Build and tear down what an agent worker needs on its loop. Without lanes it only carries what it is given."""
     owner = f"agents@{socket.gethostname()}:{os.getpid()}"
+    gates = gates_of(policy)
     engine = create_engine(settings.database.get_secret_value(), pool_size=24, name="fairlead-agents", pool_timeout=10)
     redis = create_redis(settings.redis, connections=16)
     frames = FrameLog(redis)
@@ -125,6 +127,7 @@ async def agent_runtime(settings: Settings, policy: Policy, lanes: Sequence[Lane
         live=live,
         attachments=attachments,
         retrieve=Researcher(engine, policy=policy.knowledge, embedder=embedder).retrieve,
+        gates=gates,
     )
     runtime = AgentRuntime(executor, Dispatcher(redis), settings, Capacity(settings.worker_capacity), Pulse())
     beats = [

@@ -12,6 +12,7 @@
 - `calling`: what is around every call: its clocks and its span
 - `clocks`: first token, next token, whole answer
 - `telemetry`: the span of a call
+- `token_counts`: real token counts by a server's `/tokenize`
 - `reading`: from bytes to deltas and a finish, in each server's dialect
 - `sse`: server-sent events, without I/O
 - `chatml`: the prompt of Qwen2.5, safe from forged control tokens

@@ -13,6 +13,7 @@ from workers.providers.local_model import LocalFiles
 from workers.providers.offline import OfflineProvider
 from workers.providers.openai import OpenAIProvider
 from workers.providers.tgi import TgiProvider
+from workers.providers.token_counts import TokenCounts
 from workers.providers.wire import Wire
 
 _NO_KEY: Final = "-"
@@ -39,6 +40,7 @@ class Backends:
         _check("FAIRLEAD_FRONTIER_BASE_URL", settings.frontier_base_url)
         self._wire = Wire()
         self._models = policy.models
+        self._counts = self._counters(settings, policy)
         self._providers: dict[str, Provider] = {
             "discovery": self._discovery(settings, policy),
             "frontier": self._frontier(settings),
@@ -62,6 +64,10 @@ class Backends:
         """
         provider, _ = self.for_model(name)
         return LoadFailed.code if isinstance(provider, LocalProvider) and provider.slot.failure else None
+
+    def counts(self, name: str) -> TokenCounts | None:
+        """Return who counts the tokens of the policy's model `name`; None where its server does not."""
+        return self._counts.get(name)
 
     def degraded(self) -> dict[str, str | None]:
         """Return, for each backend that lives in this process, a sentence on what it cannot do, or None."""
@@ -104,6 +110,18 @@ class Backends:
             api_key=key,
             known_adapters={model.adapter for model in served if model.adapter is not None},
         )
+
+    def _counters(self, settings: Settings, policy: Policy) -> dict[str, TokenCounts]:
+        url, dialect = settings.discovery_base_url, settings.discovery_dialect
+        if not url or dialect == "local":
+            return {}
+        key = settings.discovery_api_key.get_secret_value() or _NO_KEY
+        place = url.rstrip("/").removesuffix("/v1")
+        return {
+            name: TokenCounts(wire=self._wire, base_url=place, dialect=dialect, model=model.model, api_key=key)
+            for name, model in policy.models.items()
+            if model.backend == "discovery"
+        }
 
     def _frontier(self, settings: Settings) -> Provider:
         url, key = settings.frontier_base_url, settings.frontier_api_key.get_secret_value()

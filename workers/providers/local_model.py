@@ -238,7 +238,9 @@ class _Listener:
             return
         self._from, self._to = self._to, len(self.tokens)
         logprobs, self._logprobs = tuple(self._logprobs), []
-        self._left = not self.emit(Delta(text[len(before) :], logprobs))
+        fresh = text[len(before) :]
+        # The text of a character that took several tokens is that of the first.
+        self._left = not self.emit(Delta(fresh, logprobs, (fresh, *("" for _ in logprobs[1:]))))
 
     def _text(self, start: int, end: int) -> str:
         return self.tokenizer.decode(self.tokens[start:end], skip_special_tokens=True)

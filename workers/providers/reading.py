@@ -77,7 +77,7 @@ class TgiEvents:
         except (ValueError, LookupError, TypeError, AttributeError):
             self.failure = not_the_dialect("TGI")
         text = "".join(texts)
-        return Delta(text, tuple(logprobs)) if text else None
+        return Delta(text, tuple(logprobs), tuple(texts)) if text else None
 
     def _event(self, event: dict[str, object], texts: list[str], logprobs: list[float]) -> bool:
         """Take one event; return whether more may follow."""
@@ -117,33 +117,34 @@ class ChatChunks:
         """Return the text of the chunks in `read`."""
         texts: list[str] = []
         logprobs: list[float] = []
+        tokens: list[str] = []
         try:
             for payload in self._events.feed(read):
                 if payload == b"[DONE]":
                     break
-                if payload and not self._chunk(jiter.from_json(payload), texts, logprobs):
+                if payload and not self._chunk(jiter.from_json(payload), texts, logprobs, tokens):
                     break
         except ProviderError as error:
             self.failure = error
         except (ValueError, LookupError, TypeError, AttributeError):
             self.failure = not_the_dialect("the OpenAI API")
         text = "".join(texts)
-        return Delta(text, tuple(logprobs)) if text else None
+        return Delta(text, tuple(logprobs), tuple(tokens)) if text else None
 
-    def _chunk(self, chunk: dict[str, object], texts: list[str], logprobs: list[float]) -> bool:
+    def _chunk(self, chunk: dict[str, object], texts: list[str], logprobs: list[float], tokens: list[str]) -> bool:
         """Take one chunk; return whether more may follow."""
         if chunk.get("error") is not None:
             self.failure = from_openai_event(chunk["error"])
             return False
         choices = cast("list[dict[str, object]]", chunk["choices"])
         if choices:
-            self._choice(choices[0], texts, logprobs)
+            self._choice(choices[0], texts, logprobs, tokens)
         usage = chunk.get("usage")
         if usage is not None and self.finish is not None:
             self._usage(cast("dict[str, object]", usage))
         return True
 
-    def _choice(self, choice: dict[str, object], texts: list[str], logprobs: list[float]) -> None:
+    def _choice(self, choice: dict[str, object], texts: list[str], logprobs: list[float], tokens: list[str]) -> None:
         delta = cast("dict[str, object]", choice["delta"])
         content = delta.get("content")
         if content:
@@ -152,6 +153,7 @@ class ChatChunks:
             if scored is not None:
                 entries = cast("dict[str, list[dict[str, object]] | None]", scored)["content"] or ()
                 logprobs.extend(_number(entry["logprob"]) for entry in entries)
+                tokens.extend(_text(entry["token"]) for entry in entries)
         elif delta.get("refusal"):
             self._refused = True
         reason = choice.get("finish_reason")

@@ -197,21 +197,21 @@ async def test_a_policy_may_hand_the_visitor_to_a_human(database_url: str, redis
 
 
 @pytest.mark.parametrize(
-    ("tgi", "openai", "reason"),
+    ("said", "tgi", "openai", "reason"),
     [
-        ({"fault": "status", "status": 503}, {"fault": "status", "status": 500}, "backend_failed_twice"),
-        ({"fault": "status", "status": 503}, {"fault": "malformed"}, "malformed"),
-        ({"fault": "malformed"}, {"fault": "status", "status": 429}, "backend_failed_twice"),
+        ("Hello there", {"fault": "status", "status": 503}, {"fault": "status", "status": 500}, "backend_failed_twice"),
+        ("My login is not working", {"fault": "none"}, {"fault": "malformed"}, "malformed"),
+        ("Hello there", {"fault": "malformed"}, {"fault": "status", "status": 429}, "backend_failed_twice"),
     ],
 )
 async def test_the_reason_is_of_the_closed_list(
-    database_url: str, redis_url: str, tgi: dict[str, object], openai: dict[str, object], reason: str
+    database_url: str, redis_url: str, said: str, tgi: dict[str, object], openai: dict[str, object], reason: str
 ) -> None:
     """What both models did wrong is one class, with the last error's code beside it."""
     async with pipeline(database_url, redis_url) as p:
         p.tgi.control(**tgi)  # pyright: ignore[reportArgumentType]
         p.openai.control(**openai)  # pyright: ignore[reportArgumentType]
-        turn = await p.say("c1", "Hello there")
+        turn = await p.say("c1", said)
         letter = await _letter(p, turn)
         assert (letter["reason"], letter["state"]) == (reason, "unanswered")
         assert (await p.row(turn))["reason"] == reason

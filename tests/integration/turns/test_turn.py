@@ -63,7 +63,7 @@ async def test_a_failure_before_anything_is_visible_falls_back_once(
 async def test_a_cut_at_every_token_keeps_what_was_visible_and_never_repeats_it(
     database_url: str, redis_url: str
 ) -> None:
-    """A cut before the first visible byte gives one whole frontier answer; later, the exact partial, truncated."""
+    """A cut unseen gives one whole frontier answer; later, what was shown, truncated; after the question, nothing."""
     async with pipeline(database_url, redis_url) as p:
         whole = str((await p.row(await p.say("whole", "Hello there")))["content"])
         tokens = p.tgi.requests()[0]["tokens"]
@@ -85,10 +85,15 @@ async def test_a_cut_at_every_token_keeps_what_was_visible_and_never_repeats_it(
                 assert content
                 assert p.calls(turn) == (1, 0)
                 assert frames[-1].phase is Phase.TRUNCATED
+                assert closing.endswith("?</p>")
+            elif row["source"] == "primary":
+                kinds.add("whole")
+                assert content == whole
+                assert p.calls(turn) == (1, 0)
             else:
                 assert (row["state"], row["source"]) == ("answered", "fallback")
                 assert p.calls(turn) == (1, 1)
-        assert kinds == {"answered", "truncated"}
+        assert kinds == {"answered", "truncated", "whole"}
 
 
 async def test_after_a_truncated_turn_the_next_one_goes_to_the_frontier_once(database_url: str, redis_url: str) -> None:

@@ -10,7 +10,19 @@ import pytest
 from rich.console import Console
 
 from benchmarks import __main__ as every
-from benchmarks import client, enqueue, extract, growth, publish, replay, round_trips, streams, turn_overhead, visitor
+from benchmarks import (
+    client,
+    compliance,
+    enqueue,
+    extract,
+    growth,
+    publish,
+    replay,
+    round_trips,
+    streams,
+    turn_overhead,
+    visitor,
+)
 from benchmarks.commands import known_statements
 from benchmarks.harness import NOWHERE, medians, percentile, ratio
 from benchmarks.proxy import CountingProxy, Reading
@@ -228,3 +240,13 @@ def _figures(found: Mapping[str, object], way: str) -> set[str]:
 def _check_told(found: Mapping[str, object]) -> None:
     assert {"benchmark", "calibration", "summary"} <= found.keys()
     assert all(isinstance(value, int | float) for value in cast("Mapping[str, object]", found["summary"]).values())
+
+
+def test_discovery_answers_are_judged(database_url: str, redis_url: str) -> None:
+    """A hundred turns whose models misbehave in every way are each one short question, about another thing."""
+    places = Endpoints(kafka=NOWHERE, redis=redis_url, database=database_url)
+    found = compliance.run(turns=100, given=places)
+
+    assert (found["turns"], found["compliant"], found["examples"]) == (100, 1.0, [])
+    assert found["repeated_dimensions"] == 0
+    assert found["most_calls"] == 2

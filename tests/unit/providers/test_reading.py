@@ -94,7 +94,7 @@ def test_openai_logprobs() -> None:
     """Log-probabilities come with the text they belong to."""
     scored = {"content": [{"token": "a", "logprob": -0.25}, {"token": "b", "logprob": -1}]}
     choice = {"index": 0, "delta": {"content": "ab"}, "logprobs": scored, "finish_reason": None}
-    assert ChatChunks().feed(_event({"choices": [choice]})) == Delta("ab", (-0.25, -1.0))
+    assert ChatChunks().feed(_event({"choices": [choice]})) == Delta("ab", (-0.25, -1.0), ("a", "b"))
 
 
 def test_strict_schema() -> None:
