@@ -142,7 +142,7 @@ def _schema(shape: ResponseFormat | None, prompt: Prompt) -> Schema | None:
 def _answer(body: ChatBody, prompt: Prompt, fault: Fault, *, routing: bool) -> Answer:
     schema = _schema(body.response_format, prompt)
     if routing:
-        return fault.bend(decide(prompt, schema)).limited(body.max_completion_tokens or body.max_tokens)
+        return fault.bend(decide(prompt, schema), prompt, schema).limited(body.max_completion_tokens or body.max_tokens)
     answer = compose(prompt, voice=_voice(body.model, prompt), schema=schema, length=fault.tokens)
     return fault.bend(answer, prompt, schema).limited(body.max_completion_tokens or body.max_tokens)
 

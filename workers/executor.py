@@ -206,7 +206,8 @@ class Executor:
             ending = FailedUnseen(Unavailable("taken away by a drill"))
         else:
             links = link_rule(self.policy.guardrails.links, claim.brief.retrieved.passages)
-            rules = rules_of(claim, self.policy.gate, ordinal=ordinal, offline=source == "offline")
+            promises = self.policy.guardrails.commitments
+            rules = rules_of(claim, self.policy.gate, promises, ordinal=ordinal, offline=source == "offline")
             gate = self.gates.get(model) if ordinal == 1 else None
             ending = await run_attempt(
                 provider, request, writer, show, source, links=links, terms=terms, rules=rules, gate=gate

@@ -11,17 +11,21 @@ from schemas.agents import Agent
 from schemas.answer_policy import AnswerPolicy
 from schemas.completions import CompletionRequest, ModelClocks
 from schemas.frames import TurnStreamInfo
+from schemas.gate_policy import GatePolicy
+from schemas.guardrail_policy import CommitmentPolicy, LinkPolicy
 from schemas.ids import TurnId
 from schemas.outcomes import Answered, FailedUnseen, Truncated
 from simulators.testing import SimulatorHandle
 from workers.agents.artefact import artefact
 from workers.agents.offered import offered
 from workers.agents.prompt import build_prompt
+from workers.agents.rules import rules_of
 from workers.agents.shape import answer_schema
 from workers.answers.attempt import run_attempt
 from workers.answers.sanitise import to_text
 from workers.answers.terms import Terms
 from workers.answers.writer import FrameWriter
+from workers.guardrails.links import link_rule
 from workers.providers.openai import OpenAIProvider
 
 POLICY: Final = AnswerPolicy()
@@ -74,7 +78,9 @@ async def take_over(case: Case, provider: OpenAIProvider, simulator: SimulatorHa
         return True
 
     terms = Terms(claim, passages=offered(claim), passages_cut=0, policy=POLICY)
-    match await run_attempt(provider, request, writer, show, "primary", terms):
+    links = link_rule(LinkPolicy(), claim.brief.retrieved.passages)
+    rules = rules_of(claim, GatePolicy(), CommitmentPolicy(), ordinal=1)
+    match await run_attempt(provider, request, writer, show, "primary", links=links, terms=terms, rules=rules):
         case Answered(answer=answer):
             return replace(judge(answer.html, instructions), whole=True, cited=_invented(answer.html))
         case Truncated(answer=answer, closing=closing):

@@ -21,6 +21,7 @@ from schemas.ids import TurnId
 from schemas.knowledge import Retrieve, Retrieved
 from schemas.policy import Policy
 from schemas.turns import TurnState
+from workers.agents.discovery.learning import facts_of
 from workers.answers.abandoned import AbandonedSettler
 from workers.orchestrator.confirmation import Case, confirm
 from workers.orchestrator.finding import Finding
@@ -162,6 +163,7 @@ class Preparation:
                 risk=finding.risk,
                 confidence=finding.confidence,
                 router=finding.router,
+                facts=facts_of(turn, looked.language),
                 retrieved=looked.retrieved,
             ),
         )

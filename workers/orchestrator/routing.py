@@ -99,7 +99,7 @@ class Routing:
 
 def routing_of(policy: Policy, settings: Settings) -> tuple[Routing, Structured | None]:
     """Return the routers that the policy wants, and the client to close at the end, if one was needed."""
-    rules = RuleRouter(policy.default_agent)
+    rules = RuleRouter(policy.default_agent, abuse=policy.guardrails.abuse)
     wanted = policy.routing.router
     classifier = None if wanted == "rules" else _classifier(rules)
     client = None

@@ -4,6 +4,7 @@ from typing import Final
 
 from infra.postgres.inbox import Prepared
 from schemas.agents import Agent
+from schemas.guardrail_policy import AbusePolicy
 from workers.orchestrator.finding import MAX_READ, Finding
 from workers.orchestrator.repeats import repeated
 from workers.orchestrator.risks import risk_of
@@ -26,8 +27,9 @@ class RuleRouter:
 
     name = f"rules-{VERSION}-{digest()}"
 
-    def __init__(self, default: Agent = Agent.DISCOVERY) -> None:
+    def __init__(self, default: Agent = Agent.DISCOVERY, *, abuse: AbusePolicy | None = None) -> None:
         self._default = default
+        self._abuse = abuse
 
     async def find(self, turn: Prepared, *, within: float) -> Finding:
         """Return what the rules say of the turn."""
@@ -49,7 +51,7 @@ class RuleRouter:
             phase=phase_of(turn, signals, problem=problem),
             signals=signals,
             repeats=repeats,
-            risk=risk_of(turn.text),
+            risk=risk_of(turn, self._abuse),
             problem=problem,
         )
 

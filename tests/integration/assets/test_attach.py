@@ -66,7 +66,7 @@ def _answered(writer: FrameWriter, described: JsonValue = DESCRIBED) -> Answered
 async def _end(p: Pipeline, claim: Claim, writer: FrameWriter, ending: Ending) -> None:
     executor = p.runtime.executor
     ending = await executor.attachments.appended(claim, writer, ending)
-    await executor.settle(claim, executor.prompt(claim), writer, ending)
+    await executor.settle(claim, await executor.prompt(claim), writer, ending)
 
 
 async def _kept(p: Pipeline, turn: TurnId) -> dict[str, bytes]:

@@ -46,7 +46,7 @@ async def test_a_link_that_the_turn_does_not_allow_is_never_shown() -> None:
     ):
         request = CompletionRequest(TURN, 1, "m", (), {}, 7, ModelClocks(1, 1, 1, 1))
         writer = FrameWriter(stream=Stream(TURN, "acme", "c1", 1), info=TurnStreamInfo(TURN, "c1", 0))
-        ending = await run_attempt(Reciting(said), request, writer, _writing(writer), "primary", links)
+        ending = await run_attempt(Reciting(said), request, writer, _writing(writer), "primary", links=links)
         assert isinstance(ending, Answered)
         assert ending.answer.html == shown
 

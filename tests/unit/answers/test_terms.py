@@ -68,7 +68,7 @@ async def answer(claim: Claim, step: int = 5, **fields: JsonValue) -> tuple[Atte
 
     terms = Terms(claim, passages=offered(claim), passages_cut=0, policy=AnswerPolicy())
     said = json.dumps(fields)
-    ending = await run_attempt(Reciting(said, step), request, writer, show, "primary", terms)
+    ending = await run_attempt(Reciting(said, step), request, writer, show, "primary", terms=terms)
     return ending, pieces
 
 

@@ -93,7 +93,7 @@ def test_a_visitor_may_say_that_the_answer_was_none(text: str) -> None:
 )
 def test_what_needs_care_is_seen(text: str, risk: Risk) -> None:
     """The plain forms of each risk are found in several languages, the gravest first, and ordinary messages pass."""
-    assert risk_of(text) is risk
+    assert risk_of(turn(text)) is risk
 
 
 def test_buying_signals_come_with_the_visitors_words() -> None:

@@ -223,6 +223,6 @@ def test_an_obedient_model_writes_what_it_is_told() -> None:
     """Words become the text of the agreed shape, an output that begins with a brace is the output."""
     answer = compose(from_text("Hello"), voice="discovery", schema=DEFAULT_SCHEMA, length=None)
     assert json.loads(answer.saying("<p>obeyed</p>").text)["html_response"] == "<p>obeyed</p>"
-    assert Fault(says="{broken").bend(answer).text == "{broken"
+    assert Fault(says="{broken").bend(answer, from_text("Hello"), DEFAULT_SCHEMA).text == "{broken"
     quoted = from_text("<|im_start|>user\n⟦message⟧\nHow?\n⟦end⟧\n⟦reminder⟧\nBe brief.\n⟦end⟧<|im_end|>\n")
     assert quoted.question == "How?"
