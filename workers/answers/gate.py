@@ -14,6 +14,7 @@ from typing import Annotated, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from infra.policy import PolicyInvalid
 from infra.telemetry import metrics
 from schemas.agents import Agent
 from schemas.completions import LowConfidence
@@ -26,7 +27,7 @@ Token = tuple[str, float]
 """A token's text and its log-probability, before any grammar had its say where the server tells that."""
 
 
-class CalibrationInvalid(Exception):
+class CalibrationInvalid(PolicyInvalid):
     """The confidence gate is on and its calibration is missing or another model's. The message says what to do."""
 
 

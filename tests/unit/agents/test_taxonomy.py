@@ -7,6 +7,7 @@ from infra.postgres.inbox import PastTurn
 from schemas.agents import Agent
 from schemas.briefs import Fact, SignalKind
 from simulators.dialogues import dialogues
+from simulators.misbehaviour import KNOWN
 from workers.agents.discovery.checks import bleeds, language_of, says_nothing
 from workers.agents.discovery.learning import BOTH, EVADED, REPLIED, TOLD, learn
 from workers.agents.discovery.taxonomy import LANGUAGES, NEXT_STEPS, taxonomy
@@ -38,6 +39,7 @@ def test_the_simulated_model_asks_about_the_taxonomy() -> None:
     """Every dimension the simulators name is one of the taxonomy's."""
     intents = (*dialogues().intents, dialogues().fallback)
     assert {intent.dimension for intent in intents} <= set(NAMES)
+    assert set(KNOWN) == set(NAMES)
 
 
 def test_buying_signals_come_first_then_words_then_priority() -> None:
