@@ -61,10 +61,6 @@ def fit(texts: Sequence[Sequence[str]]) -> Latent:
 
 def _singular_vectors(texts: Sequence[Sequence[str]], vocabulary: dict[str, int], idf: _Matrix) -> _Matrix:
     """Return a row of `DIMS` numbers for each term; columns beyond the rank are zero."""
-    # A third of a second that no process needs but the one that fits.
-    from scipy.sparse import csr_matrix
-    from scipy.sparse.linalg import svds  # pyright: ignore[reportUnknownVariableType] # scipy
-
     rows: list[int] = []
     columns: list[int] = []
     weights: list[float] = []
@@ -78,11 +74,16 @@ def _singular_vectors(texts: Sequence[Sequence[str]], vocabulary: dict[str, int]
     result = np.zeros((len(vocabulary), DIMS))
     if not weights:
         return result
-    matrix = csr_matrix((weights, (rows, columns)), shape=shape)
     if min(shape) <= DIMS + 1:
-        dense = cast("_Matrix", matrix.toarray())
+        dense = np.zeros(shape)
+        dense[rows, columns] = weights
         found = np.linalg.svd(dense, full_matrices=False)
     else:
+        # Slow to import, and a few pieces, fitted in a gateway, do not need it.
+        from scipy.sparse import csr_matrix
+        from scipy.sparse.linalg import svds  # pyright: ignore[reportUnknownVariableType] # scipy
+
+        matrix = csr_matrix((weights, (rows, columns)), shape=shape)
         found = svds(matrix, k=DIMS, rng=np.random.default_rng(0))  # pyright: ignore[reportUnknownVariableType] # scipy
     _, values, right = cast("tuple[_Matrix, _Matrix, _Matrix]", found)
     strongest = np.argsort(-values)[:DIMS]

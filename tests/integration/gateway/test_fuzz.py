@@ -21,7 +21,7 @@ ARGUMENTS = (
     "--exclude-checks=positive_data_acceptance",
 )
 
-OPERATORS = "^/v1/(dead-letters|replay-jobs|audit)"
+OPERATORS = "^/v1/(dead-letters|replay-jobs|audit|knowledge)"
 
 
 @pytest.mark.parametrize("part", [f"--exclude-path-regex={OPERATORS}", f"--include-path-regex={OPERATORS}"])
