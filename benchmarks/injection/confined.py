@@ -13,6 +13,8 @@ from workers.providers.chatml import chatml
 _BLOCK: Final = re.compile(
     r"^⟦(?P<label>message|buyer|found|reminder|passage \d+(?:, an answer)?)⟧\n(?P<body>[^⟦⟧]*)\n⟦end⟧$", re.MULTILINE
 )
+# Words of a message may decide in which order discovery's dimensions stand, but never which: they are ours.
+_LISTED: Final = re.compile(r"(?<=`dimension` is one of: )[^\n]*(?=\.)")
 _OURS: Final = frozenset({"found", "reminder"})
 _TOKENS: Final = re.compile(
     r"<[|｜]|[|｜]>|</?(?:s|bos|eos|pad|unk|think|tool_call|tool_response|start_of_turn|end_of_turn)>|<</?SYS>>"
@@ -60,5 +62,6 @@ def _messages(claim: Claim) -> tuple[Message, ...]:
 
 def _frame(content: str) -> tuple[list[tuple[str, str]], str]:
     """Return the labels in order, with the bodies of those blocks that are ours, and what stands outside of any."""
+    content = _LISTED.sub(lambda listed: ", ".join(sorted(listed[0].split(", "))), content)
     blocks = [(found["label"], found["body"] if found["label"] in _OURS else "") for found in _BLOCK.finditer(content)]
     return blocks, _BLOCK.sub("", content).strip()

@@ -88,7 +88,7 @@ ANSWERS_MENDED = Counter("fairlead_answers_mended_total", "Answers ended or comp
 
 # How sure the primary was, calibrated: of the decisions at 0.9 nine in ten are right. Mass that moves down is drift.
 DECISION_CONFIDENCE = Histogram(
-    "fairlead_decision_confidence", "Calibrated confidence of decisions", buckets=[n / 20 for n in range(1, 21)]
+    "fairlead_decision_confidence_ratio", "Calibrated confidence of decisions", buckets=[n / 20 for n in range(1, 21)]
 )
 
 # Turns taken over from a lost or late worker. A burst means workers die or a lane is empty.

@@ -1,4 +1,4 @@
-"""What the orchestrator found out about a turn, for operators: without a word of visitors or documents."""
+"""What was found out about a turn, without a word of visitors or documents; all but an answer's sources for operators."""
 
 from typing import Self
 
@@ -6,6 +6,16 @@ from pydantic import BaseModel
 
 from schemas.briefs import Brief, BuyingPhase, Risk, SignalKind
 from schemas.knowledge import RetrievalState
+
+
+class CitedSource(BaseModel):
+    """One source of an answer."""
+
+    number: int
+    """As in the answer's text."""
+    name: str
+    url: str | None
+    """Where it can be read; null for what has no public address."""
 
 
 class PassageRead(BaseModel):

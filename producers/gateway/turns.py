@@ -11,7 +11,7 @@ from starlette.responses import Response
 from infra.postgres.statements import LedgerUnavailable
 from infra.postgres.views import TurnView, Whereabouts, load_ledger, load_turn, load_whereabouts
 from producers.gateway.auth import Authenticated, Principal, Submitter, check_conversation
-from producers.gateway.briefs import Findings
+from producers.gateway.briefs import CitedSource, Findings
 from producers.gateway.documents import error_responses
 from producers.gateway.parts import Parts, PartsOf
 from producers.gateway.problems import unknown_turn
@@ -69,16 +69,6 @@ class Answer(BaseModel):
 
     html: str
     """Sanitised HTML of a small allow-list."""
-
-
-class CitedSource(BaseModel):
-    """One source of an answer."""
-
-    number: int
-    """As in the answer's text."""
-    name: str
-    url: str | None
-    """Where it can be read; null for what has no public address."""
 
 
 class Attempt(BaseModel):

@@ -17,6 +17,8 @@ from workers.agents.tokens import Count, clipped, estimated_tokens
 from workers.answers.sanitise import to_text
 
 _LONGEST_FACT: Final = 200
+_LEAST: Final = 64
+"""Tokens of the new message that are never cut."""
 
 _RISKS: Final = {
     Risk.LEGAL: "The message is about legal matters: make no legal statement, offer a person.",
@@ -45,7 +47,7 @@ def build_prompt(claim: Claim, *, input_tokens: int, history_turns: int, count: 
     """Return the messages for this turn: a system message of ours, the past, and the new message with its material.
 
     The oldest turns are cut first, then the lowest-ranked passages, then the oldest facts, then the middle of a message
-    too long for all; instructions and reminder never.
+    too long for all; instructions, reminder and short messages never.
 
     Args:
         claim: the turn with its past.
@@ -97,10 +99,9 @@ def _asked(claim: Claim, room: int, count: Count) -> tuple[Message, tuple[Passag
             facts = facts[1:]
         message = _message(claim, passages, facts)
     if count(message.content) > room:
-        text = claim.text
-        while (over := count(message.content) - room) > 0 and text:
-            text = clipped(claim.text, max(0, count(text) - over), count)
-            message = _message(claim, passages, facts, text)
+        # Quoting and templates count too: what they take is known once the message is written without the text.
+        around = count(_message(claim, passages, facts, "").content)
+        message = _message(claim, passages, facts, clipped(claim.text, max(room - around, _LEAST), count))
     return message, passages
 
 

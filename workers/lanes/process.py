@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from celery import Celery
 from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog import get_logger
 
 from infra.celery.app import create_app
@@ -89,6 +90,17 @@ class AgentRuntime:
         }
 
 
+def _claims(engine: AsyncEngine, policy: Policy, owner: str) -> Claims:
+    return Claims(
+        engine,
+        deadlines=policy.deadlines,
+        owner=owner,
+        history=max(agent.history_turns for agent in policy.agents.values()),
+        policy_version=policy.version,
+        prompts=prompt_versions(),
+    )
+
+
 @asynccontextmanager
 async def agent_runtime(settings: Settings, policy: Policy, lanes: Sequence[Lane] = ()) -> AsyncGenerator[AgentRuntime]:
     """Build and tear down what an agent worker needs on its loop. Without lanes it only carries what it is given."""
@@ -97,15 +109,7 @@ async def agent_runtime(settings: Settings, policy: Policy, lanes: Sequence[Lane
     engine = create_engine(settings.database.get_secret_value(), pool_size=24, name="fairlead-agents", pool_timeout=10)
     redis = create_redis(settings.redis, connections=16)
     frames = FrameLog(redis)
-    history = max(agent.history_turns for agent in policy.agents.values())
-    claims = Claims(
-        engine,
-        deadlines=policy.deadlines,
-        owner=owner,
-        history=history,
-        policy_version=policy.version,
-        prompts=prompt_versions(),
-    )
+    claims = _claims(engine, policy, owner)
     live = LiveTurns(claims, lease=policy.deadlines.lease)
 
     async def still_owner(writer: FrameWriter) -> bool:

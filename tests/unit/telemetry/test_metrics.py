@@ -19,13 +19,13 @@ FORBIDDEN_LABELS = {"tenant", "tenant_id", "conversation", "conversation_id", "t
 
 
 def test_names_have_one_form() -> None:
-    """Each served name starts with fairlead_, counters end in _total, times and instants in _seconds."""
+    """Each served name starts with fairlead_, counters end in _total, times and instants in _seconds, shares in _ratio."""
     assert len(CATALOGUE) >= 20
     for metric in CATALOGUE:
         (family,) = metric.describe()
         assert re.fullmatch(r"fairlead_[a-z]+(_[a-z]+)*", family.name), family.name
         if isinstance(metric, Histogram):
-            assert family.name.endswith("_seconds"), family.name
+            assert family.name.endswith(("_seconds", "_ratio")), family.name
 
 
 def test_labels_have_few_values() -> None:
