@@ -1,4 +1,4 @@
-"""What was found out about a turn, without a word of visitors or documents; all but an answer's sources for operators."""
+"""What was found out about a turn, with no word of visitors or documents: sources for all, the rest for operators."""
 
 from typing import Self
 

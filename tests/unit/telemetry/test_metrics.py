@@ -19,7 +19,7 @@ FORBIDDEN_LABELS = {"tenant", "tenant_id", "conversation", "conversation_id", "t
 
 
 def test_names_have_one_form() -> None:
-    """Each served name starts with fairlead_, counters end in _total, times and instants in _seconds, shares in _ratio."""
+    """Each name starts with fairlead_, counters end in _total, times and instants in _seconds, shares in _ratio."""
     assert len(CATALOGUE) >= 20
     for metric in CATALOGUE:
         (family,) = metric.describe()
