@@ -94,12 +94,13 @@ def up(
     state: State = DEFAULT_STATE,
     quiet: Annotated[bool, typer.Option(help="Write the processes' lines to the log file only.")] = False,
     samples: Annotated[bool, typer.Option(help="Load the sample knowledge base for the tenant `demo`.")] = True,
+    offline: Annotated[bool, typer.Option("--offline", help="Simulate no model: rules and retrieval answer.")] = False,
 ) -> None:
     """Run everything on this machine until Ctrl-C; what FAIRLEAD_* gives an address of is used, not started."""
     from cli.up import up as run
 
     Settings()  # a setting that does not fit is better told once, here
-    sys.exit(run(state, port=port, quiet=quiet, samples=samples))
+    sys.exit(run(state, port=port, quiet=quiet, samples=samples, offline=offline))
 
 
 @app.command()

@@ -159,6 +159,7 @@ def running_system(
     seconds: float = READY_SECONDS,
     backoff: Backoff | None = None,
     samples: bool = False,
+    offline: bool = False,
 ) -> Generator[RunningSystem]:
     """Run a whole system while the context lasts. Works beside an event loop of the caller's; handles no signals.
 
@@ -171,6 +172,7 @@ def running_system(
         seconds: how long the processes may take to become ready.
         backoff: how a fallen process is started again.
         samples: whether the sample knowledge base is loaded.
+        offline: whether no model is simulated where none is given: agents answer by rules and retrieval.
 
     Raises:
         EmbeddedError: the directory or port is in use, or a server did not start.
@@ -193,7 +195,7 @@ def running_system(
             _in_thread(_make_topics, given.kafka)
         keys = _in_thread(_prepare, servers.endpoints.database, state, secrets, port)
         samples_loaded = stack.enter_context(loading_samples(servers.endpoints.database, wanted=samples))
-        processes, simulated = _processes(environ, given, servers, secrets, port)
+        processes, simulated = _processes(environ, given, servers, secrets, port, offline=offline)
         endpoints = _endpoints(port, servers, keys, simulated)
 
         def note(children: Mapping[str, int]) -> None:
@@ -238,7 +240,13 @@ async def _prepare(database: str, state: Path, secrets: LocalSecrets, port: int)
 
 
 def _processes(
-    environ: Mapping[str, str], given: Given, servers: EmbeddedServers, secrets: LocalSecrets, port: int
+    environ: Mapping[str, str],
+    given: Given,
+    servers: EmbeddedServers,
+    secrets: LocalSecrets,
+    port: int,
+    *,
+    offline: bool,
 ) -> tuple[list[Process], SimulatorEndpoints | None]:
     found = servers.endpoints
     shared = {
@@ -252,7 +260,7 @@ def _processes(
     if given.kafka is None:
         # The in-memory broker does not wake a waiting fetch.
         shared["FAIRLEAD_KAFKA_FETCH_MAX_WAIT_MS"] = _BROKER_FETCH_MS
-    if given.models:
+    if given.models or offline:
         return product(shared, port=port), None
     simulating, simulated = simulators(shared)
     shared["FAIRLEAD_DISCOVERY_BASE_URL"] = simulated.tgi

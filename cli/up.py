@@ -21,7 +21,7 @@ _SHOWN_LINES = 30
 _LOOK_SECONDS = 1.0
 
 
-def up(state: Path, *, port: int, quiet: bool, samples: bool) -> int:
+def up(state: Path, *, port: int, quiet: bool, samples: bool, offline: bool) -> int:
     """Run until Ctrl-C or SIGTERM; return the exit status: 1 if something ended that should not have.
 
     Raises:
@@ -34,7 +34,9 @@ def up(state: Path, *, port: int, quiet: bool, samples: bool) -> int:
             words.write(f"Starting in {state}; the log is {state / LOG}.\n")
             words.flush()
             show = None if quiet else sys.stdout
-            with running_system(state, port=port, show=show, colour=styles_wanted(), samples=samples) as system:
+            with running_system(
+                state, port=port, show=show, colour=styles_wanted(), samples=samples, offline=offline
+            ) as system:
                 words.write(greeting(system, state))
                 words.flush()
                 trouble = _watch(system)
