@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from cli.explain import read_story
-from cli.simulated import set_fault
+from cli.simulated import model_calls, set_fault
 from cli.story import Story
 from cli.system import RunningSystem
 from schemas.turns import TurnState
+from tests.support.pipeline import until
 
 from .test_system import answer_to, conversation_on, fairlead, settled
 
@@ -39,8 +40,9 @@ async def test_a_person_takes_over_in_mid_generation_and_gives_back(system: Runn
         [first, *_] = await answer_to(conversation, "Hi, who are you?")
         name = (await story(system, first.turn_id)).conversation_id
         set_fault(simulated.tgi, "hang")
+        before = len(model_calls(simulated.tgi))
         asked = asyncio.create_task(answer_to(conversation, "I want to speak to a person"))
-        await asyncio.sleep(0.3)
+        await until(lambda: len(model_calls(simulated.tgi)) > before, seconds=30)
         state = await run("take", name, "--as", "Ann", "--reason", "asked for a person")
         assert (state["keeper"], state["operator"]) == ("human", "Ann")
         [handed, *_, _] = await asyncio.wait_for(asked, 10)
