@@ -11,7 +11,7 @@ from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.worker import Worker
 
 ARGUMENTS = (
-    "--max-examples=10",
+    "--max-examples=6",
     "--seed=20261",
     "--generation-database=none",
     "--continue-on-failure",
@@ -24,6 +24,7 @@ ARGUMENTS = (
 OPERATORS = "^/v1/(dead-letters|replay-jobs|audit|knowledge)"
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("part", [f"--exclude-path-regex={OPERATORS}", f"--include-path-regex={OPERATORS}"])
 async def test_generated_requests_are_answered_as_documented(
     gateway: Gateway, answering: Worker, tmp_path: Path, part: str
@@ -43,9 +44,9 @@ async def test_generated_requests_are_answered_as_documented(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(fuzzer.communicate(), 120)
+    out, _ = await asyncio.wait_for(fuzzer.communicate(), 240)
     report = out.decode()
     assert fuzzer.returncode == 0, report[-8_000:]
     generated = re.search(r"(\d+) generated, (\d+) passed", report)
     assert generated is not None, report[-2_000:]
-    assert int(generated[1]) == int(generated[2]) > 300
+    assert int(generated[1]) == int(generated[2]) > 200
