@@ -56,7 +56,7 @@ kafka-if-possible:
 
 .PHONY: test
 test: check kafka-if-possible  ## Everything CI runs: checks, unit, integration on both brokers, acceptance
-	$(BIN)/pytest -n 2 --dist loadgroup
+	$(BIN)/pytest -n 2 --dist loadscope
 
 .PHONY: format
 format: setup  ## Format the code and apply the safe fixes of the linter

@@ -27,12 +27,21 @@ import pytest
 from redis import Redis
 from sqlalchemy import NullPool, text
 from sqlalchemy.ext.asyncio import create_async_engine
+from xdist.remote import Producer
 
 from infra.embedded.errors import JarsMissingError, JavaMissingError
 from infra.embedded.memory_kafka import MemoryKafka
 from infra.embedded.postgres import PostgresServer
 from infra.embedded.redis import RedisServer
 from infra.embedded.server import EmbeddedServer
+from tests.scheduling import Scheduling
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
+    """Give pytest-xdist the scheduler of `tests/scheduling.py`."""
+    return Scheduling(config, log)
+
 
 _STATES = Path(__file__).parents[1] / ".cache" / "test-state"
 _TEMPLATE = "migrated"

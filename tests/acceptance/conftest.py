@@ -1,6 +1,6 @@
 """A whole system of real processes, one a session, started as `fairlead up` starts it.
 
-Mark what asks for it with `xdist_group("system")`: then all of it runs on one worker, and one system is started.
+All tests of this folder run on one worker of pytest-xdist (`tests/scheduling.py`), so one system is started.
 """
 
 import os

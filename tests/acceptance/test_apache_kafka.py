@@ -16,7 +16,7 @@ from tests.support.pipeline import until
 
 from .conftest import bare_environment
 
-pytestmark = [pytest.mark.apache_kafka, pytest.mark.xdist_group("system")]
+pytestmark = pytest.mark.apache_kafka
 
 
 @pytest.fixture

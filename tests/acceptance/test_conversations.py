@@ -16,7 +16,7 @@ from cli.system import RunningSystem
 from infra.postgres.engine import create_engine
 from schemas.turns import TERMINAL
 
-pytestmark = [pytest.mark.xdist_group("system"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "conversations"
 EACH = 12

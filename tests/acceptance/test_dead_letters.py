@@ -20,8 +20,6 @@ from schemas.frames import Phase
 from .conftest import bare_environment
 from .test_system import FAIRLEAD, PATIENCE, answer_to, fairlead
 
-pytestmark = pytest.mark.xdist_group("system")
-
 SECRET = "our pallets of turquoise umbrellas"
 ASKED = f"We lose {SECRET}."
 

@@ -4,15 +4,11 @@ import asyncio
 import json
 import uuid
 
-import pytest
-
 from cli.simulated import set_fault
 from cli.system import RunningSystem
 from schemas.turns import TurnState
 
 from .test_system import answer_to, conversation_on, fairlead, settled
-
-pytestmark = pytest.mark.xdist_group("system")
 
 SECRET = "our pallets of turquoise umbrellas"
 

@@ -20,7 +20,7 @@ from infra.policy import load_policy
 from .conftest import LOGS, bare_environment
 from .test_system import FAIRLEAD, PATIENCE, fairlead
 
-pytestmark = [pytest.mark.xdist_group("outage"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 FIRST_TOKEN = 1.0
 """Seconds: the primary's deadline."""

@@ -28,7 +28,6 @@ def _against(system: RunningSystem, code: str) -> str:
     return code.replace("localhost:8080", urlsplit(system.endpoints.gateway).netloc)
 
 
-@pytest.mark.xdist_group("system")
 def test_the_python_example_prints_an_answer(system: RunningSystem) -> None:
     """The OpenAI client of the README, pointed at a running system, streams an HTML answer."""
     [example] = _blocks("python")
@@ -43,7 +42,6 @@ def test_the_python_example_prints_an_answer(system: RunningSystem) -> None:
     assert ran.stdout.startswith("<p>")
 
 
-@pytest.mark.xdist_group("system")
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_curl_example_submits_a_turn_and_reads_its_frames(system: RunningSystem) -> None:
     """The two curl commands, run by a shell, give a 202 body and a stream that ends in [DONE]."""

@@ -28,8 +28,6 @@ from schemas.turns import TurnState
 
 from .conftest import bare_environment
 
-pytestmark = pytest.mark.xdist_group("system")
-
 PATIENCE = 60.0
 FAIRLEAD = [sys.executable, "-P", "-m", "cli.main"]
 

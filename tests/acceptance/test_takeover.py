@@ -4,8 +4,6 @@ import asyncio
 import json
 from typing import Any
 
-import pytest
-
 from cli.explain import read_story
 from cli.simulated import model_calls, set_fault
 from cli.story import Story
@@ -14,8 +12,6 @@ from schemas.turns import TurnState
 from tests.support.pipeline import until
 
 from .test_system import answer_to, conversation_on, fairlead, settled
-
-pytestmark = pytest.mark.xdist_group("system")
 
 
 async def story(system: RunningSystem, turn_id: str) -> Story:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
-import pytest
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
@@ -15,8 +14,6 @@ from cli.system import running_system
 from tests.support.pipeline import until
 
 from .conftest import bare_environment
-
-pytestmark = pytest.mark.xdist_group("system")
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SECRET = "the launch is on the ninth"

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 import yaml
 
 from cli.simulated import excessive, model_calls
@@ -12,8 +11,6 @@ from workers.answers.sanitise import to_text
 
 from .conftest import LOGS, bare_environment
 from .transcripts import PAGE, Spoken, page, play, scripts
-
-pytestmark = pytest.mark.xdist_group("system")
 
 
 def test_five_conversations_pass_through_all_agents_without_a_model(state_directory: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from tests.chaos.faults import deck, others
 from tests.chaos.trial import LOGS, broken_system, chaos
 
-pytestmark = [pytest.mark.xdist_group("system"), pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 SEED = 20
 

@@ -23,7 +23,6 @@ def test_every_point_has_a_plan() -> None:
     assert {GATEWAY, ORCHESTRATOR, AGENTS, AGENTS_DISCOVERY, UPKEEP} <= dying <= set(processes())
 
 
-@pytest.mark.xdist_group("system")
 @pytest.mark.timeout(300)
 def test_a_process_that_dies_at_a_named_place_loses_and_repeats_nothing(state_directory: Path) -> None:
     """Gateway, orchestrator and workers die between two steps, more than once, and every turn still ends once."""

@@ -23,7 +23,7 @@ from tests.chaos.trial import LOGS, Broken, broken_system, settled
 from tests.chaos.users import Users
 from tests.support.pipeline import until
 
-pytestmark = [pytest.mark.xdist_group("system"), pytest.mark.timeout(240)]
+pytestmark = pytest.mark.timeout(240)
 
 LEASE: Final = 5.0
 STREAMING: Final = 60

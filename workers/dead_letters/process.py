@@ -58,7 +58,8 @@ class DeadLetterWorker:
             topic=TOPIC_DEAD_LETTERS,
             group=GROUP_DEAD_LETTERS,
             client_id=f"fairlead-dead-letters-{os.getpid()}",
-            fetch_max_wait_ms=self._settings.kafka_fetch_max_wait_ms,
+            # Nobody waits for a letter's next step as visitors wait for an answer: no need to ask so often.
+            fetch_max_wait_ms=max(100, self._settings.kafka_fetch_max_wait_ms),
         )
 
     async def _route(self, consumer: EventConsumer) -> None:
