@@ -259,7 +259,7 @@ def _processes(
     }
     if given.kafka is None:
         # The in-memory broker does not wake a waiting fetch.
-        shared["FAIRLEAD_KAFKA_FETCH_MAX_WAIT_MS"] = _BROKER_FETCH_MS
+        shared.setdefault("FAIRLEAD_KAFKA_FETCH_MAX_WAIT_MS", _BROKER_FETCH_MS)
     if given.models or offline:
         return product(shared, port=port), None
     simulating, simulated = simulators(shared)

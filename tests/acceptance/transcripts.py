@@ -61,10 +61,11 @@ def scripts() -> tuple[list[str], dict[str, list[str]]]:
     return read["agents"], read["languages"]
 
 
-def play(system: RunningSystem) -> Iterator[Spoken]:
-    """Hold the conversations, a line after the answer to the one before."""
-    for language, lines in scripts()[1].items():
-        for line in lines:
+def play(system: RunningSystem, *languages: str) -> Iterator[Spoken]:
+    """Hold the conversations, in all languages unless some are named, a line after the answer to the one before."""
+    spoken = scripts()[1]
+    for language in languages or spoken:
+        for line in spoken[language]:
             yield _said(system, language, line)
 
 

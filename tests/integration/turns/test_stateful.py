@@ -1,6 +1,6 @@
 """No order of events breaks a promise, on the real statements and scripts; and each part of them is needed.
 
-`FAIRLEAD_STATEFUL=examples x steps @ seed` sets how much is tried, `120x30@1` unless set; `5000x50@7` takes hours. A
+`FAIRLEAD_STATEFUL=examples x steps @ seed` sets how much is tried, `80x30@1` unless set; `5000x50@7` takes hours. A
 run with the same seed does the same again, and its failure is then made as short as possible.
 `FAIRLEAD_STATEFUL_MUTANTS=1` tries every mutant instead of a few.
 """
@@ -29,7 +29,7 @@ from tests.support.gates import gates
 from tests.support.pipeline import Pipeline, pipeline
 
 ASKED: Final = os.environ.get("FAIRLEAD_STATEFUL")
-EXAMPLES, STEPS, SEED = map(int, re.split("[x@]", ASKED or "120x30@1"))
+EXAMPLES, STEPS, SEED = map(int, re.split("[x@]", ASKED or "80x30@1"))
 EVERY_MUTANT: Final = os.environ.get("FAIRLEAD_STATEFUL_MUTANTS") == "1"
 
 
