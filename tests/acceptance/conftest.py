@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.breakers import change_breaker
 from cli.simulated import set_fault
 from cli.system import RunningSystem, running_system
+from schemas.agents import ANSWERING
 
 LOGS = Path(__file__).parents[2] / ".cache" / "test-logs"
 """Logs outlive the session: they say what happened in a failed one."""
@@ -29,6 +31,10 @@ def running(session_state: Path) -> Iterator[RunningSystem]:
     log = LOGS / f"system-{os.environ.get('PYTEST_XDIST_WORKER', 'main')}.log"
     log.unlink(missing_ok=True)
     with running_system(session_state / "system", environ=bare_environment(), log=log) as system:
+        # Tests break its models one after the other: an open lane would be one test's doing and another's surprise.
+        for agent in ANSWERING:
+            closed = {"forced": "closed", "reason": "models fail on purpose"}
+            change_breaker(system.endpoints.gateway, f"agent.{agent}", closed, key=system.endpoints.operator_key)
         yield system
 
 
