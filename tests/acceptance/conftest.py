@@ -33,7 +33,7 @@ def running(session_state: Path) -> Iterator[RunningSystem]:
     with running_system(session_state / "system", environ=bare_environment(), log=log) as system:
         # Tests break its models one after the other: an open lane would be one test's doing and another's surprise.
         for agent in ANSWERING:
-            closed = {"forced": "closed", "reason": "models fail on purpose"}
+            closed: dict[str, object] = {"forced": "closed", "reason": "models fail on purpose"}
             change_breaker(system.endpoints.gateway, f"agent.{agent}", closed, key=system.endpoints.operator_key)
         yield system
 
