@@ -30,7 +30,7 @@ One conversation in each of five languages, played on a running system without a
 classifier routes, the researcher searches the sample knowledge base, and the agents say what rules and retrieval can,
 labelled "(offline)". `tests/acceptance/test_transcripts.py` plays them in every build and compares them with this page;
 `python -m tests.acceptance.transcripts` writes it anew. With models the same routes lead to the same agents, and the
-words are the models': another test there plays them on simulated model servers.
+words are the models': `tests/integration/agents/test_scripts.py` plays them on simulated model servers.
 """
 
 
@@ -61,11 +61,10 @@ def scripts() -> tuple[list[str], dict[str, list[str]]]:
     return read["agents"], read["languages"]
 
 
-def play(system: RunningSystem, *languages: str) -> Iterator[Spoken]:
-    """Hold the conversations, in all languages unless some are named, a line after the answer to the one before."""
-    spoken = scripts()[1]
-    for language in languages or spoken:
-        for line in spoken[language]:
+def play(system: RunningSystem) -> Iterator[Spoken]:
+    """Hold the conversations, a line after the answer to the one before."""
+    for language, lines in scripts()[1].items():
+        for line in lines:
             yield _said(system, language, line)
 
 
