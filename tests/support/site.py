@@ -1,6 +1,7 @@
 """A site on a loopback address that counts as public, and an internal service on another one that does not."""
 
 import gzip
+import socket
 import zlib
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -55,12 +56,23 @@ async def serving() -> AsyncGenerator[Site]:
     server = web.Server(site.answer)
     runner = web.ServerRunner(server, shutdown_timeout=0.1)
     await runner.setup()
-    public = web.TCPSite(runner, SITE, 0)
-    await public.start()
-    site.port = int(runner.addresses[0][1])
-    await web.TCPSite(runner, INTERNAL, site.port).start()
-    yield site
-    await runner.cleanup()
+    try:
+        for listener in _one_port():
+            await web.SockSite(runner, listener).start()
+            site.port = int(listener.getsockname()[1])
+        yield site
+    finally:
+        await runner.cleanup()
+
+
+def _one_port() -> list[socket.socket]:
+    """Return listeners at both addresses with the same port: one that is free at the first may be taken at the other."""
+    while True:
+        public = socket.create_server((SITE, 0))
+        try:
+            return [public, socket.create_server((INTERNAL, public.getsockname()[1]))]
+        except OSError:
+            public.close()
 
 
 class Names:

@@ -61,7 +61,7 @@ async def test_a_shadow_is_answered_with_what_was_said_before_and_seen_by_nobody
         [told] = await p.query(
             f"SELECT {HISTORY_SQL} AS past FROM turns t WHERE turn_id = CAST(:t AS uuid)", t=following, history=10
         )
-        assert [asked for asked, _, _ in told["past"]] == [  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType] - JSON
+        assert [asked for asked, *_ in told["past"]] == [  # pyright: ignore[reportGeneralTypeIssues, reportUnknownVariableType] - JSON
             "Hi, we sell shoes",
             "How do you keep track of stock?",
         ]
