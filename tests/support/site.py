@@ -66,7 +66,7 @@ async def serving() -> AsyncGenerator[Site]:
 
 
 def _one_port() -> list[socket.socket]:
-    """Return listeners at both addresses with the same port: one that is free at the first may be taken at the other."""
+    """Return listeners at both addresses with the same port: one that is free here may be taken there."""
     while True:
         public = socket.create_server((SITE, 0))
         try:
