@@ -59,7 +59,7 @@ SCRIPT: Final = (
         agent=Agent.TECHNICAL_CONSULTANT,
     ),
     Line(
-        text="By the way, in our trial account the stock page does not work since this morning.",
+        text="The numbers look wrong and the page is stale, it is not working. What should I do?",
         agent=Agent.SUPPORT,
     ),
     Line(
