@@ -12,10 +12,7 @@ from workers.researcher.researcher import Researcher
 
 
 async def test_the_scripted_conversations_work_with_model_servers(database_url: str, redis_url: str) -> None:
-    """Behind an OpenAI-compatible server and TGI each line is answered by its agent, by two calls at most.
-
-    The simulated model says the same to the same question: where that would rephrase what was said, it is refused.
-    """
+    """Behind an OpenAI-compatible server and TGI each line is answered by its agent, by two calls at most."""
     agents, languages = scripts()
     engine = create_engine(database_url, name="fairlead-test")
     researcher = Researcher(engine, policy=KnowledgePolicy(deadline=30))
@@ -34,6 +31,7 @@ async def test_the_scripted_conversations_work_with_model_servers(database_url: 
                     assert row["agent"] == agent, line
                     await p.answer(turn, lane_of(Agent(agent)))
                     ended = (await p.row(turn))["state"]
+                    # The simulated model says the same to the same question, and rephrasing is refused.
                     assert ended == "answered" or (agent == Agent.ADAPTIVE_RESPONSE and ended == "bounded"), line
                     assert max(p.calls(turn)) <= 2
                     assert sum(p.calls(turn)) <= 2
