@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.postgres.claims import Claim
+from benchmarks.claims import claim_of
 from infra.postgres.inbox import PastTurn
 from schemas.agents import Agent
-from schemas.ids import TurnId
 from simulators.answers import tokenise
 from workers.agents.prompt import build_prompt
 from workers.agents.quoting import neutral
@@ -17,26 +16,7 @@ from workers.agents.tokens import clipped, estimated_tokens
 
 BUDGET = 3600
 
-CLAIM = Claim(
-    turn_id=TurnId("00000000-0000-0000-0000-000000000001"),
-    tenant="acme",
-    conversation_id="c1",
-    seq=1,
-    epoch=1,
-    channel="test",
-    text="Hello",
-    agent=Agent.DISCOVERY,
-    ordinal=1,
-    model="discovery-slm",
-    fallback="frontier",
-    created=0,
-    waited=0,
-    remaining=60,
-    age=0,
-    past=(),
-    brought=(),
-    traceparent=None,
-)
+CLAIM = claim_of(Agent.DISCOVERY, "Hello")
 
 _ALPHABETS = ("abc xyz ETA", "0123456789", "!?#@{}<>", " \n\t", "äéñ", "漢字かな", "😀🎉", "aB9+/=")
 

@@ -4,12 +4,12 @@ import uuid
 
 import pytest
 
+from benchmarks.claims import claim_of
 from benchmarks.guardrails.report import Outcome, abuse, commitments
 from infra.postgres.claims import Claim
 from schemas.agents import Agent
 from schemas.briefs import NO_BRIEF, Brief, Risk
 from schemas.guardrail_policy import AbusePolicy, Commitment, CommitmentPolicy
-from schemas.ids import TurnId
 from schemas.knowledge import Passage, Retrieved
 from workers.guardrails.abuse import HARMLESS, judge
 from workers.guardrails.commitments import commitment_check, problem
@@ -67,27 +67,7 @@ def test_the_check_of_a_turn_knows_its_passages_and_its_language() -> None:
 
 
 def _claim(brief: Brief) -> Claim:
-    return Claim(
-        turn_id=TurnId(str(uuid.UUID(int=1))),
-        tenant="acme",
-        conversation_id="c1",
-        seq=1,
-        epoch=1,
-        channel="api",
-        text="What does Pro cost?",
-        agent=Agent.SUPPORT,
-        ordinal=1,
-        model="frontier",
-        fallback="frontier-lite",
-        created=0,
-        waited=0.0,
-        remaining=10.0,
-        age=0.0,
-        past=(),
-        brought=(),
-        traceparent=None,
-        brief=brief,
-    )
+    return claim_of(Agent.SUPPORT, "What does Pro cost?", brief=brief)
 
 
 def test_a_policy_narrows_and_widens() -> None:
