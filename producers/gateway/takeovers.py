@@ -101,10 +101,7 @@ async def take_over(
     check_conversation(principal, conversation_id)
     name = body.operator or operator_of(principal)
     await _keepers(parts, principal).take(conversation_id, name=name, reason=body.reason)
-    kept = await _kept(parts, principal, conversation_id)
-    await _wake(parts, kept)
-    _log.info("conversation_taken", conversation_id=conversation_id, key_id=principal.key_id)
-    return _state(conversation_id, kept)
+    return await _changed(parts, principal, conversation_id, "conversation_taken")
 
 
 @router.delete(
@@ -117,10 +114,7 @@ async def give_back(conversation_id: ConversationPath, principal: Operator, part
     """Let agents answer again, from the next turn on: they read what the person wrote. Repeating it changes nothing."""
     check_conversation(principal, conversation_id)
     await _keepers(parts, principal).give_back(conversation_id)
-    kept = await _kept(parts, principal, conversation_id)
-    await _wake(parts, kept)
-    _log.info("conversation_given_back", conversation_id=conversation_id, key_id=principal.key_id)
-    return _state(conversation_id, kept)
+    return await _changed(parts, principal, conversation_id, "conversation_given_back")
 
 
 @router.post(
@@ -187,6 +181,14 @@ def _digest(conversation: str, text: str) -> str:
 
 def _keepers(parts: Parts, principal: Principal) -> Keepers:
     return Keepers(parts.engine, tenant=principal.tenant, operator=operator_of(principal))
+
+
+async def _changed(parts: Parts, principal: Principal, conversation_id: str, event: str) -> KeeperState:
+    """Start what waits for its keeper, and tell who that is now."""
+    kept = await _kept(parts, principal, conversation_id)
+    await _wake(parts, kept)
+    _log.info(event, conversation_id=conversation_id, key_id=principal.key_id)
+    return _state(conversation_id, kept)
 
 
 async def _kept(parts: Parts, principal: Principal, conversation_id: str) -> Kept:
