@@ -2,10 +2,13 @@
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from types import FrameType
+from typing import NoReturn
 
 from celery import Celery
 from redis.asyncio import Redis
@@ -185,11 +188,17 @@ def run(settings: Settings, lanes: Sequence[Lane]) -> None:
     context = agent_runtime(settings, load_policy(settings.policy), lanes)
     runtime = threads.submit(context.__aenter__()).result()
     try:
+        signal.signal(signal.SIGTERM, _leave)  # until Celery has handlers of its own: turns are under way already
         _serve(app, lanes, settings, threads, runtime)
     finally:
         threads.submit(context.__aexit__(None, None, None)).result()
         threads.stop()
         stop_tracing()
+
+
+def _leave(signum: int, _: FrameType | None) -> NoReturn:
+    log.info("told_to_stop_while_starting", signal=signum)
+    raise SystemExit(0)
 
 
 def _serve(app: Celery, lanes: Sequence[Lane], settings: Settings, threads: LoopThread, runtime: AgentRuntime) -> None:
