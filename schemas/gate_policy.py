@@ -33,13 +33,13 @@ class ConfidencePolicy(_Frozen):
 class GatePolicy(_Frozen):
     """What a visitor gets to see, and when."""
 
-    hold: dict[Agent, Hold] = Field(default_factory=lambda: {Agent.DISCOVERY: "sentence"})
-    """By agent; `decision` for those not named."""
+    hold: dict[Agent, Hold] = Field(default_factory=dict[Agent, Hold])
+    """By agent; `sentence` for those not named, so that nobody sees a promise that no agent may make."""
     longest: int = Field(default=60, ge=20, le=400)
     """Words of a discovery answer; what is longer is ended with a written question."""
     confidence: ConfidencePolicy = ConfidencePolicy()
 
     def hold_of(self, agent: Agent, *, careful: bool) -> Hold:
         """Return what is held back; `careful` holds sentences whatever the agent."""
-        hold = self.hold.get(agent, "decision")
+        hold = self.hold.get(agent, "sentence")
         return "sentence" if careful and hold == "decision" else hold

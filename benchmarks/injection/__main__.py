@@ -27,7 +27,7 @@ COLUMNS = {
 
 
 def main() -> int:
-    """Run all attacks; the exit status is 1 if one left its quotation, ran, leaked or invented a source."""
+    """Run all attacks; the exit status is 1 if one left its quotation, led elsewhere, ran, leaked or was false."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.injection", description=__doc__)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     wanted = parser.parse_args()
@@ -37,9 +37,9 @@ def main() -> int:
     if wanted.json:
         sys.stdout.write(json.dumps(figures) + "\n")
     else:
-        Console().print(_table(found))
+        Console(width=None if sys.stdout.isatty() else 160).print(_table(found))
     sys.stderr.writelines(f"{what}\n" for one in found.values() for what in one.escaped)
-    bad = ("escaped", "markup", "leaks", "invented_sources")
+    bad = ("escaped", "markup", "links", "leaks", "invented_sources")
     return 1 if any(one[name] for one in figures.values() for name in bad) else 0
 
 

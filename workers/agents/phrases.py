@@ -20,6 +20,8 @@ class Phrases(BaseModel):
     not_read: str
     """The knowledge base could not be read in time."""
     nothing_new: str
+    not_ours: str
+    """An agent promised what it may not."""
     heard: str
     """Takes a visitor's words up."""
     documents_say: str

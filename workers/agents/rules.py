@@ -2,11 +2,12 @@
 
 from infra.postgres.claims import Claim
 from schemas.agents import Agent
-from schemas.gate_policy import GatePolicy
+from schemas.gate_policy import GatePolicy, Hold
 from schemas.guardrail_policy import CommitmentPolicy
 from workers.agents.discovery.answer import open_dimensions
 from workers.agents.discovery.checks import discovery_checks
 from workers.agents.discovery.taxonomy import taxonomy
+from workers.agents.phrases import phrases
 from workers.agents.shape import answer_schema
 from workers.answers.guard import Question, Rules
 from workers.guardrails.commitments import commitment_check
@@ -25,17 +26,25 @@ def rules_of(
         offline: no model answers but rules of ours, which need no watching.
     """
     schema = answer_schema(claim)
+    hold = _hold(claim, policy, offline=offline)
     if offline:
-        return Rules(claim.agent, schema=schema)
-    hold = policy.hold_of(claim.agent, careful=claim.brief.risk.frontier_only)
+        return Rules(claim.agent, hold, schema)
     promised = commitment_check(claim, commitments)
+    language, last = claim.brief.language, ordinal == 2
     if claim.agent is not Agent.DISCOVERY:
-        return Rules(claim.agent, hold, schema, checks=(promised,), last=ordinal == 2)
-    language, data = claim.brief.language, taxonomy()
+        declined = phrases(language).not_ours
+        return Rules(claim.agent, hold, schema, checks=(promised,), declined=declined, last=last)
+    data = taxonomy()
     question = Question(
         written=lambda dimension: data.question(dimension, language),
         otherwise=open_dimensions(claim)[0],
         longest=policy.longest,
     )
     checks = (promised, *discovery_checks(claim))
-    return Rules(claim.agent, hold, schema, checks=checks, question=question, last=ordinal == 2)
+    return Rules(claim.agent, hold, schema, checks=checks, question=question, last=last)
+
+
+def _hold(claim: Claim, policy: GatePolicy, *, offline: bool) -> Hold:
+    if claim.agent is Agent.ADAPTIVE_RESPONSE and any(past.shown_html for past in claim.past):
+        return "answer"  # whether it repeats earlier answers is known at its end
+    return "decision" if offline else policy.hold_of(claim.agent, careful=claim.brief.risk.frontier_only)

@@ -47,7 +47,6 @@ class _Reading:
     whole: dict[str, object] = field(default_factory=dict[str, object])
     _decided: bool = False
     _wasted: int = 0
-    _held: list[str] = field(default_factory=list[str])
 
     def feed(self, item: Delta | Finish) -> str:
         """Return what may be shown now that `item` came.
@@ -68,7 +67,7 @@ class _Reading:
         shown = "" if self._decided else self._decide()
         if self.terms is not None:
             self.terms.see(text)
-        return self._released(shown + self.guard.feed(text, self.html.feed(text)))
+        return shown + self.guard.feed(text, self.html.feed(text))
 
     def _decide(self) -> str:
         self._decided = True
@@ -89,20 +88,13 @@ class _Reading:
             MalformedAnswer: it is not the JSON object it was constrained to be.
             ProviderError: what was held back must not be shown.
         """
+        shown = ""
         if not self.guard.ended:
             self.whole = self.scanner.finish()
             if self.terms is not None:
                 self.terms.end(self.scanner.text)
-            self._held.append(self.guard.finish(self.html.finish()))
-        shown = "".join(self._held)
-        self._held.clear()
+            shown = self.guard.finish(self.html.finish())
         return shown + (self.terms.closing() if self.terms is not None else "")
-
-    def _released(self, shown: str) -> str:
-        if self.terms is None or not self.terms.hold:
-            return shown
-        self._held.append(shown)
-        return ""
 
     @property
     def enough(self) -> bool:

@@ -21,6 +21,9 @@ Check = Callable[[str], str | None]
 """Judges plain text that is about to be shown: a sentence, or what is left of one. Returns a short code of what is
 wrong with it, of lower-case letters and underscores, or None. Called often, so it must be quick; it does no I/O."""
 
+PROMISED: Final = "promised_"
+"""How the codes of promises begin."""
+
 _PIECE: Final = re.compile(r"<(?P<end>/?)(?P<name>[a-z0-9]+)[^>]*>|&[a-z0-9#]+;|[^<&]+", re.IGNORECASE)
 _END_OF_SENTENCE: Final = re.compile(r"[.!?…。！؟？]+[\"'”’»)\]]*(?:\s+|(?<=[。！？])(?=\S))")
 _QUESTION_MARK: Final = re.compile(r"[?？؟]")
@@ -56,6 +59,8 @@ class Rules:
     """Its first property is the decision, which must be one of the listed ones."""
     checks: tuple[Check, ...] = ()
     question: Question | None = None
+    declined: str | None = None
+    """What is said, as plain text, where an agent promised what it may not; nothing where a question is written."""
     last: bool = False
     """No other attempt may follow: a fault is mended even if nothing is shown yet, where it can be."""
 
@@ -143,9 +148,10 @@ class Guard:
         """Return what ends a text that breaks off where it stands: end tags, and the question that is still owed."""
         if self.ended:
             return ""
-        if self._rules.question is None or not self._shown:
+        written = self._written("cut_off")
+        if written is None or not self._shown:
             return self._closers()
-        return self._mend("cut_off")
+        return self._mend("cut_off", written)
 
     def instead(self) -> str:
         """Return what is shown where the last attempt wrote nothing that could be: the written question, or nothing."""
@@ -247,29 +253,33 @@ class Guard:
         """
         metrics.GUARD_REFUSALS.labels(self._rules.agent, code).inc()
         unseen = not self._shown or self._rules.hold == "answer"
-        if self._rules.question is None or (unseen and not self._rules.last):
+        written = self._written(code)
+        if written is None or (unseen and not self._rules.last):
             raise Malformed(
                 f"the answer may not be shown: {code}; look at the prompt and at what the model was tuned on"
             )
-        return self._mend(code)
+        return self._mend(code, written)
 
-    def _mend(self, code: str) -> str:
-        """End the answer with the written question of its dimension."""
-        question = cast("Question", self._rules.question)
-        self.dimension = self.dimension or question.otherwise
+    def _written(self, code: str) -> str | None:
+        """Return what is said in place of a fault: the written question, or that a promise is not ours to make."""
+        question = self._rules.question
+        if question is None:
+            return self._rules.declined if code.startswith(PROMISED) else None
+        return question.written(self.dimension or question.otherwise)
+
+    def _mend(self, code: str, written: str) -> str:
+        """End the answer with what we have written."""
+        if self._rules.question is not None:
+            self.dimension = self.dimension or self._rules.question.otherwise
         self._note(code)
         self.ended, self._shown = True, True
-        asked = references.escape(question.written(self.dimension), quote=False)
+        asked = references.escape(written, quote=False)
         if self._open == ["p"]:
             self._open.clear()
             return f"{'' if self._spaced else ' '}{asked}</p>"
         closers = self._closers()
         self._open.clear()
         return f"{closers}<p>{asked}</p>"
-
-    def _left_out(self, html: str) -> None:
-        if self.mended is None and (text := _plain(html).strip(" \n\"'”’».!")):
-            self._note("stacked" if _QUESTION_MARK.search(text) else "more_after")
 
     def _note(self, code: str) -> None:
         self.mended = code

@@ -48,11 +48,6 @@ class Terms:
         self._written = Written()
         self._leak = _Leak(claim.agent, words=policy.leak_words)
 
-    @property
-    def hold(self) -> bool:
-        """Whether nothing may be shown before the whole text is known: what repeats earlier answers is not shown."""
-        return self._claim.agent is Agent.ADAPTIVE_RESPONSE and any(past.shown_html for past in self._claim.past)
-
     def begin(self, fields: Mapping[str, JsonValue]) -> None:
         """Judge what was decided before the visible text.
 

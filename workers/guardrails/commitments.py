@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, cached_property
 from typing import Final
 
 from infra.postgres.claims import Claim
 from schemas.guardrail_policy import Commitment, CommitmentPolicy
+from workers.answers.guard import PROMISED
 from workers.answers.sanitise import to_text
 from workers.guardrails.wording import PARTS, Wording, compiled, wording
 
@@ -19,6 +20,7 @@ _FIGURE: Final = re.compile(
 )
 _QUOTABLE: Final = frozenset({Commitment.PRICE, Commitment.DISCOUNT, Commitment.DELIVERY_DATE})
 """What may be repeated where a passage says it. A legal assurance and an invoice's number never may."""
+_WORD: Final = re.compile(r"\w+")
 _MAY_MATTER: Final = 4
 _CURRENCIES: Final = {
     "€": ("€", "eur"),
@@ -46,12 +48,12 @@ def problem(
         passages: texts that were found for the turn: a figure that stands in one may be told.
         policy: what is prohibited here.
     """
-    return _judged(text, language, _figures_of(passages), policy or CommitmentPolicy())
+    return _judged(text, language, _Quotable(passages), policy or CommitmentPolicy())
 
 
 def commitment_check(claim: Claim, policy: CommitmentPolicy | None = None) -> Callable[[str], str | None]:
     """Return the check of one turn's answer, which may tell what its passages tell. It may be called often."""
-    quotable = _figures_of(passage.text for passage in claim.brief.retrieved.passages)
+    quotable = _Quotable(passage.text for passage in claim.brief.retrieved.passages)
     prohibited = policy or CommitmentPolicy()
 
     def check(text: str) -> str | None:
@@ -60,14 +62,34 @@ def commitment_check(claim: Claim, policy: CommitmentPolicy | None = None) -> Ca
     return check
 
 
-def _judged(text: str, language: str, quotable: set[str], policy: CommitmentPolicy) -> str | None:
+class _Quotable:
+    """What may be told because a passage says it. Read at the first figure or offer: most answers have none."""
+
+    def __init__(self, passages: Iterable[str]) -> None:
+        self._passages = tuple(passages)
+
+    @cached_property
+    def _figures(self) -> set[str]:
+        return {figure for passage in self._passages for figure in _figures(passage)}
+
+    @cached_property
+    def _words(self) -> tuple[str, ...]:
+        return tuple(_words(passage) for passage in self._passages)
+
+    def holds(self, sentence: str) -> bool:
+        """Tell whether every figure of a sentence stands in a passage, and there is one, or all its words in a row."""
+        figures = _figures(sentence)
+        return (bool(figures) and figures <= self._figures) or any(_words(sentence) in said for said in self._words)
+
+
+def _judged(text: str, language: str, quotable: _Quotable, policy: CommitmentPolicy) -> str | None:
     plain = to_text(text) if "<" in text or "&" in text else text
     for sentence in _SENTENCE.split(plain):
         if len(sentence) < _MAY_MATTER:
             continue
         for kind in _kinds_in(sentence, language, policy):
-            if not (kind in _QUOTABLE and _is_quoted(sentence, quotable)):
-                return f"promised_{kind}"
+            if not (kind in _QUOTABLE and quotable.holds(sentence)):
+                return f"{PROMISED}{kind}"
     return None
 
 
@@ -77,13 +99,9 @@ def _kinds_in(sentence: str, language: str, policy: CommitmentPolicy) -> Iterabl
         if own is not None and own.search(sentence):
             yield kind
     for spoken in _languages(language):
-        harmless = _pattern(spoken, "unless")
-        if harmless is not None and harmless.search(sentence):
-            continue
-        for kind in policy.prohibited:
-            found = _pattern(spoken, kind)
-            if found is not None and found.search(sentence):
-                yield kind
+        named = [kind for kind in policy.prohibited if _finds(spoken, kind, sentence)]
+        if named and not _finds(spoken, "unless", sentence):
+            yield from named
 
 
 def _languages(language: str) -> list[str]:
@@ -91,14 +109,9 @@ def _languages(language: str) -> list[str]:
     return list(dict.fromkeys((language, _EVERYWHERE))) if language in known else list(known)
 
 
-def _figures_of(passages: Iterable[str]) -> set[str]:
-    return {figure for passage in passages for figure in _figures(passage)}
-
-
-def _is_quoted(sentence: str, quotable: set[str]) -> bool:
-    """Tell whether every figure of a sentence stands in a passage, and there is one."""
-    figures = _figures(sentence)
-    return bool(figures) and figures <= quotable
+def _words(text: str) -> str:
+    """Return the words of a text, each between blanks, so that one text can be looked for in another."""
+    return f" {' '.join(_WORD.findall(text.casefold()))} "
 
 
 def _figures(text: str) -> set[str]:
@@ -113,6 +126,11 @@ def _comparable(figure: str) -> str:
         return whole
     amount = re.sub(r"[^\d.,]", "", whole).strip(".,")
     return currency + re.sub(r"[.,](?=\d{3}(?:\D|$))", "", re.sub(r"[.,](?:00|-+)$", "", amount)).replace(",", ".")
+
+
+def _finds(language: str, kind: str, sentence: str) -> bool:
+    pattern = _pattern(language, kind)
+    return pattern is not None and pattern.search(sentence) is not None
 
 
 @cache

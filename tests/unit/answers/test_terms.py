@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncGenerator
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import nh3
 import pytest
@@ -19,11 +19,15 @@ from schemas.briefs import Brief
 from schemas.citations import Cited, cite, safe_url
 from schemas.completions import CompletionRequest, Delta, Finish, Malformed, ModelClocks
 from schemas.frames import TurnStreamInfo
+from schemas.gate_policy import GatePolicy, Hold
+from schemas.guardrail_policy import CommitmentPolicy
 from schemas.ids import TurnId
 from schemas.knowledge import Passage, Retrieved
 from schemas.outcomes import Answered, AttemptEnding, FailedUnseen, Truncated
 from workers.agents.artefact import artefact
 from workers.agents.offered import offered
+from workers.agents.rules import rules_of
+from workers.agents.shape import answer_schema
 from workers.answers.attempt import run_attempt
 from workers.answers.closing import sources_html
 from workers.answers.sanitise import ALLOWED, HtmlStream
@@ -55,7 +59,9 @@ class Reciting:
         """Hold nothing."""
 
 
-async def answer(claim: Claim, step: int = 5, **fields: JsonValue) -> tuple[AttemptEnding, list[str]]:
+async def answer(
+    claim: Claim, step: int = 5, *, hold: Hold = "decision", ordinal: int = 1, **fields: JsonValue
+) -> tuple[AttemptEnding, list[str]]:
     """Let a model write `fields` for the claim; return how it ended and what was shown, piece by piece."""
     request = CompletionRequest(TURN, 1, "m", (), {}, 400, ModelClocks(1, 1, 1, 1))
     writer = FrameWriter(stream=Stream(TURN, "acme", "c1", 1), info=TurnStreamInfo(TURN, "c1", 0))
@@ -67,8 +73,9 @@ async def answer(claim: Claim, step: int = 5, **fields: JsonValue) -> tuple[Atte
         return True
 
     terms = Terms(claim, passages=offered(claim), passages_cut=0, policy=AnswerPolicy())
-    said = json.dumps(fields)
-    ending = await run_attempt(Reciting(said, step), request, writer, show, "primary", terms=terms)
+    rules = rules_of(claim, GatePolicy(hold={claim.agent: hold}), CommitmentPolicy(), ordinal=ordinal)
+    model = Reciting(json.dumps(fields), step)
+    ending = await run_attempt(model, request, writer, show, "primary", terms=terms, rules=rules)
     return ending, pieces
 
 
@@ -224,10 +231,48 @@ def test_what_was_cut_is_kept_with_what_was_read() -> None:
     assert (read.passages, read.cut, read.cited) == (("p1",), 1, ())
 
 
-def test_only_an_adaptive_answer_after_another_is_held_back() -> None:
-    """Other agents stream; the adaptive one too where nothing was answered yet."""
+def test_an_adaptive_answer_after_another_is_held_back_whole() -> None:
+    """Whatever the policy says of it; other agents show sentences, the adaptive one too where nothing was answered."""
     past = (PastTurn("How?", "<p>So.</p>", Agent.SUPPORT, 1),)
     bare = claim_of(Agent.ADAPTIVE_RESPONSE, "How?", brief=found(PAGE))
-    cases = [(replace(bare, past=past), True), (bare, False), (replace(bare, past=past, agent=Agent.SUPPORT), False)]
-    for claim, held in cases:
-        assert Terms(claim, passages=(), passages_cut=0, policy=AnswerPolicy()).hold is held
+    loose = GatePolicy(hold={Agent.ADAPTIVE_RESPONSE: "decision"})
+    for offline in (False, True):
+        again = rules_of(replace(bare, past=past), loose, CommitmentPolicy(), ordinal=1, offline=offline)
+        assert again.hold == "answer"
+    for claim in (bare, replace(bare, past=past, agent=Agent.SUPPORT)):
+        assert rules_of(claim, GatePolicy(), CommitmentPolicy(), ordinal=1).hold == "sentence"
+
+
+PROMISE = "<p>Die Anleitung steht unten. Wir geben Ihnen 20 % Rabatt.</p><p>Noch etwas?</p>"
+ASKED_OF_A_COLLEAGUE = "Das darf ich Ihnen nicht selbst zusagen. Soll ich Sie mit einer Kollegin verbinden?"
+
+
+@pytest.mark.parametrize("agent", [Agent.SUPPORT, Agent.TECHNICAL_CONSULTANT, Agent.CONTENT_GENERATOR])
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+async def test_no_agent_promises_what_it_may_not(agent: Agent, step: int) -> None:
+    """What was said before a promise stays; a sentence of ours takes its place, and sources still end the answer."""
+    claim = claim_of(agent, "Wie?", brief=found(FILE, language="de"))
+    ending, pieces = await answer(
+        claim, step, hold="sentence", dimension=decision_of(claim), citations=[1], html_response=PROMISE
+    )
+    assert isinstance(ending, Answered)
+    assert "Rabatt" not in "".join(pieces)
+    assert ending.answer.html.startswith(f"<p>Die Anleitung steht unten. {ASKED_OF_A_COLLEAGUE}</p><p>Quellen")
+    assert ending.answer.mended == "promised_discount"
+
+
+async def test_a_last_model_that_only_promises_is_not_shown_and_the_visitor_is_not_left_alone() -> None:
+    """Behind the fallback nobody follows, so the visitor reads that a person has to say it."""
+    claim = claim_of(Agent.CONTENT_GENERATOR, "Wie?", brief=found(language="de"))
+    promise = "<p>Wir geben Ihnen 20 % Rabatt.</p>"
+    first, unseen = await answer(claim, hold="sentence", dimension="content", html_response=promise)
+    assert isinstance(first, FailedUnseen)
+    assert not unseen
+    ending, pieces = await answer(claim, hold="sentence", ordinal=2, dimension="content", html_response=promise)
+    assert isinstance(ending, Answered)
+    assert pieces == [f"<p>{ASKED_OF_A_COLLEAGUE}</p>"]
+
+
+def decision_of(claim: Claim) -> str:
+    """Return the first decision that a turn's model may make."""
+    return cast("dict[str, dict[str, list[str]]]", answer_schema(claim)["properties"])["dimension"]["enum"][0]

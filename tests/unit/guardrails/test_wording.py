@@ -55,6 +55,15 @@ def test_a_figure_may_be_quoted_and_no_other() -> None:
     assert problem("We can lock in that price.", "en", [passage]) is not None
 
 
+def test_an_offer_of_the_documentation_may_be_told_in_its_own_words() -> None:
+    """An offer without a figure is told as its passage tells it, not otherwise; a legal assurance not even then."""
+    trial, legal = "To explore it, we offer you a free trial.", "We guarantee that it is secure by law."
+    assert problem(trial, "en", [f"Welcome!\n\n{trial} No card needed."]) is None
+    assert problem(trial, "en", ["Welcome! A trial is free."]) == "promised_discount"
+    assert problem(legal, "en", [legal]) == "promised_legal"
+    assert problem("These values are not GDPR-compliant without consent.", "en") is None
+
+
 def test_the_check_of_a_turn_knows_its_passages_and_its_language() -> None:
     """What guards a turn's answer allows the figures of that turn's passages and nothing else."""
     passage = Passage(passage_id="1", source="prices.md", text="Der Tarif Pro kostet 49 € im Monat.")
