@@ -75,6 +75,8 @@ class AbusePolicy(_Frozen):
     """So many links in one message are not yet a flood."""
     phrases: dict[Literal["abuse", "spam", "injection"], tuple[Pattern, ...]] = {}
     """More wording, in any language, without regard to case."""
+    refuse: tuple[Literal["abuse", "spam", "injection"], ...] = ("spam",)
+    """What no model is asked about: its visitor is told so, and the turn ends `rejected`."""
 
 
 class GuardrailPolicy(_Frozen):

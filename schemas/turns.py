@@ -118,7 +118,7 @@ TRANSITIONS: Final[dict[TurnState, frozenset[TurnState]]] = {
     # A coalesced turn ends as its head does.
     _S.RECEIVED: frozenset({_S.PREPARING, _S.REJECTED, _S.ANSWERED, _S.TRUNCATED}) | _LEAVING,
     # What a person writes is answered by it.
-    _S.PREPARING: frozenset({_S.PREPARING, _S.QUEUED, _S.ANSWERED}) | _LEAVING,
+    _S.PREPARING: frozenset({_S.PREPARING, _S.QUEUED, _S.ANSWERED, _S.REJECTED}) | _LEAVING,
     # Once a person has the conversation, its turn is taken back, to be handed off.
     _S.QUEUED: frozenset({_S.RUNNING, _S.FALLBACK, _S.RESCUE, _S.PREPARING}) | _LEAVING,
     _S.RUNNING: frozenset({_S.FALLBACK, _S.STREAMING, _S.ANSWERED, _S.RESCUE, _S.PREPARING}) | _LEAVING,

@@ -22,6 +22,8 @@ class Phrases(BaseModel):
     nothing_new: str
     not_ours: str
     """An agent promised what it may not."""
+    refused: str
+    """No model was asked: the message is spam, or whatever else the policy refuses."""
     heard: str
     """Takes a visitor's words up."""
     documents_say: str

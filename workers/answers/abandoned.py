@@ -1,6 +1,7 @@
-"""Ending turns whose owner is gone: fenced for us in the ledger, told to their watchers, followed by the next."""
+"""Ending turns that no agent has, or whose owner is gone: fenced for us in the ledger, told to their watchers."""
 
 from dataclasses import dataclass, replace
+from html import escape
 
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -60,6 +61,19 @@ class AbandonedSettler:
             ),
         )
 
+    async def refused(self, turn: Abandoned, *, reply: str, reason: str, note: str) -> bool:
+        """End a turn that no model is asked about; its visitor reads why. False: a person has the conversation.
+
+        Args:
+            turn: ours, being prepared.
+            reply: plain text for the visitor.
+            reason: what its message is, in one word.
+            note: how that was seen, without a word of the visitor's.
+        """
+        closing = f"<p>{escape(reply, quote=False)}</p>"
+        told = replace(_ended(turn), state=TurnState.REJECTED, closing=closing, text=reply, reason=reason, note=note)
+        return await self._settle(turn, told)
+
     async def persons(self, turn: Abandoned) -> None:
         """Show what a person wrote, or leave the visitor to the person who has the conversation, saying so once."""
         await (self._said(turn) if turn.said else self._taken_over(turn))
@@ -111,15 +125,17 @@ class AbandonedSettler:
             ),
         )
 
-    async def _settle(self, turn: Abandoned, settlement: Settlement) -> None:
+    async def _settle(self, turn: Abandoned, settlement: Settlement) -> bool:
         settled = await settle(self.engine, settlement, actor=self.actor)
         if settled is None:
-            return
+            return False
         metrics.TURNS_SETTLED.labels(settlement.state.value, settlement.agent or "none").inc()
         metrics.TURN_DURATION.labels(settlement.state.value).observe(settled.took)
         if settlement.letter is not None:
             metrics.DEAD_LETTERS.labels(settlement.letter.value).inc()
-        if turn.said or turn.kept:
+        if settlement.state is TurnState.REJECTED:
+            log.info("turn_refused", turn_id=turn.turn_id, reason=settlement.reason, why=settlement.note)
+        elif turn.said or turn.kept:
             log.info("persons_turn_ended", turn_id=turn.turn_id, state=settlement.state.value)
         else:
             log.warning(
@@ -129,6 +145,7 @@ class AbandonedSettler:
         await tell_group(self.frames, settlement, settled.absorbed)
         if settled.next_turn is not None:
             await announce(self.redis, settled.next_turn)
+        return True
 
     async def _tell(self, turn: Abandoned, settlement: Settlement) -> None:
         frames = frames_of(

@@ -45,8 +45,8 @@ class Rule:
 
 
 TABLE: Final = (
-    # No state of a turn refuses it after it was accepted, so an unwelcome message is answered, shortly, by the agent
-    # whose answer is the cheapest and the most constrained. The risk is in its brief.
+    # What the policy does not refuse is answered, shortly, by the agent whose answer is the cheapest and the most
+    # constrained. The risk is in its brief.
     Rule(
         lambda case: case.finding.risk in UNWELCOME,
         lambda _: Agent.DISCOVERY,

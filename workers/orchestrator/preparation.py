@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from opentelemetry import trace
 from structlog import get_logger
@@ -22,10 +22,12 @@ from schemas.knowledge import Retrieve, Retrieved
 from schemas.policy import Policy
 from schemas.turns import TurnState
 from workers.agents.discovery.learning import facts_of
+from workers.agents.phrases import phrases
 from workers.answers.abandoned import AbandonedSettler
 from workers.orchestrator.confirmation import Case, confirm
 from workers.orchestrator.finding import Finding
 from workers.orchestrator.language import Languages
+from workers.orchestrator.risks import judged_by
 from workers.orchestrator.routing import Routing
 
 log = get_logger(__name__)
@@ -79,6 +81,8 @@ class Preparation:
                 if turn.said or turn.kept:
                     await self.end_for_person(turn)
                     return
+                if await self.refuse(turn):
+                    return
                 plan = await self.plan(turn)
                 if await self._inbox.queue(turn, plan):
                     reach("after_route_before_hint")
@@ -89,29 +93,19 @@ class Preparation:
         except LedgerUnavailable as error:
             log.warning("preparation_waits_for_upkeep", turn_id=turn_id, error=str(error))
 
+    async def refuse(self, turn: Prepared) -> bool:
+        """End a turn that the policy wants no model to be asked about. False: it is none, or a person has it now."""
+        policy = self._policy.guardrails.abuse
+        judged = judged_by(turn, policy)
+        if judged.risk not in policy.refuse:
+            return False
+        language = await self._languages.of(turn, within=self._policy.routing.deadline / 2)
+        reply = phrases(language).refused
+        return await self._settler.refused(_ours(turn), reply=reply, reason=judged.risk, note=judged.reason)
+
     async def end_for_person(self, turn: Prepared) -> None:
         """Show what a person wrote, or leave the visitor to the person who has the conversation."""
-        ours = Abandoned(
-            turn_id=turn.turn_id,
-            tenant=turn.tenant,
-            conversation_id=turn.conversation_id,
-            seq=turn.seq,
-            channel=turn.channel,
-            agent=None,
-            epoch=turn.epoch,
-            state=TurnState.PREPARING,
-            content=turn.content,
-            cuts=turn.cuts,
-            routed=turn.routed,
-            reason=None,
-            created=turn.created,
-            ordinal=None,
-            traceparent=current_traceparent(),
-            said=turn.said,
-            kept=not turn.said,
-            told=turn.told,
-        )
-        await self._settler.persons(ours)
+        await self._settler.persons(replace(_ours(turn), kept=not turn.said))
 
     async def look(self, turn: Prepared) -> Looked:
         """Route and retrieve beside each other, within one deadline; what is not known by then is not pretended."""
@@ -183,3 +177,26 @@ class Preparation:
         await self._dispatcher.send([Hint(turn.turn_id, lane, current_traceparent())])
         # Without the reason, which may be a model's: nobody knows what it says of the visitor.
         log.info("turn_routed", agent=plan.agent.value, router=plan.brief.router, risk=plan.brief.risk.value)
+
+
+def _ours(turn: Prepared) -> Abandoned:
+    return Abandoned(
+        turn_id=turn.turn_id,
+        tenant=turn.tenant,
+        conversation_id=turn.conversation_id,
+        seq=turn.seq,
+        channel=turn.channel,
+        agent=None,
+        epoch=turn.epoch,
+        state=TurnState.PREPARING,
+        content=turn.content,
+        cuts=turn.cuts,
+        routed=turn.routed,
+        reason=None,
+        created=turn.created,
+        ordinal=None,
+        traceparent=current_traceparent(),
+        said=turn.said,
+        kept=turn.kept,
+        told=turn.told,
+    )

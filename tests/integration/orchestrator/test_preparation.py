@@ -6,11 +6,14 @@ from typing import Any, cast
 import pytest
 from sqlalchemy import event
 
+from infra.policy import load_policy
 from schemas.agents import Agent
 from schemas.briefs import Brief
+from schemas.guardrail_policy import AbusePolicy, GuardrailPolicy
 from schemas.ids import TurnId
 from schemas.knowledge import Passage, Retrieved
-from tests.support.pipeline import Pipeline, pipeline
+from tests.support.pipeline import Pipeline, content_of, pipeline
+from workers.agents.phrases import phrases
 
 FOUND = Retrieved(
     state="found",
@@ -91,3 +94,43 @@ async def test_a_question_asked_again_names_the_turn_that_answered_it(database_u
         await p.say("c1", "How many people do we need for the rollout?")
         plan, brief = await brief_of(p, await p.queue("c1", "how many people do we need for the rollout"))
         assert (plan["agent"], brief.repeats) == (Agent.ADAPTIVE_RESPONSE, 1)
+
+
+SPAM = "Cheap traffic! https://a.example https://b.example https://c.example https://d.example"
+
+
+async def test_spam_costs_no_model_call_and_is_told_so(database_url: str, redis_url: str) -> None:
+    """Spam ends `rejected` in words of its language, unrouted and unanswered; later prompts know nothing of it."""
+    async with pipeline(database_url, redis_url, router="frontier") as p:
+        refused = await p.queue("c1", SPAM)
+        row = await p.row(refused)
+        assert (row["state"], row["reason"], row["agent"], row["plan"]) == ("rejected", "spam", None, None)
+        assert len(p.openai.requests()) == 0
+        assert content_of(await p.log(refused)) == f"<p>{phrases('en').refused}</p>"
+        notes = await p.query(
+            "SELECT note FROM turn_events WHERE turn_id = CAST(:t AS uuid) ORDER BY event_id", t=refused
+        )
+        assert notes[-1]["note"] == "4 links"
+        assert await p.query("SELECT 1 FROM dead_letters") == []
+
+        claim = await p.runtime.executor.claims.claim(await p.queue("c1", "We lose track of stock"))
+        assert claim is not None
+        assert claim.past == ()
+
+
+async def test_what_the_policy_does_not_refuse_is_answered(database_url: str, redis_url: str) -> None:
+    """An installation that refuses nothing answers spam with discovery's one sentence."""
+    guardrails = GuardrailPolicy(abuse=AbusePolicy(refuse=()))
+    policy = load_policy().model_copy(update={"guardrails": guardrails})
+    async with pipeline(database_url, redis_url, policy=policy) as p:
+        turn = await p.say("c1", SPAM)
+        row = await p.row(turn)
+        assert (row["state"], row["agent"]) == ("answered", Agent.DISCOVERY)
+
+
+async def test_spam_to_a_person_reaches_that_person(database_url: str, redis_url: str) -> None:
+    """Where a person has the conversation no message is refused: it is theirs to judge."""
+    async with pipeline(database_url, redis_url) as p:
+        await p.say("c1", "Hello there")
+        await p.query("UPDATE conversations SET keeper = 'human'")
+        assert (await p.row(await p.queue("c1", SPAM)))["state"] == "handed_off"

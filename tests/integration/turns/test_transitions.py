@@ -23,7 +23,6 @@ from workers.answers.writer import FrameWriter
 
 RESERVED: Final = {
     TurnState.CANCELLED: "visitors cannot take a message back yet",
-    TurnState.REJECTED: "records that are refused never become turns yet",
 }
 """Ends that no statement makes yet, each with what the table has them for."""
 
@@ -76,10 +75,17 @@ async def prepare_what_a_person_wrote(s: Subject) -> None:
     await s.p.preparation.run(s.turn)
 
 
+async def prepare_spam(s: Subject) -> None:
+    """The same, with a message that no model is asked about."""
+    await s.p.query("UPDATE turns SET input_text = 'Buy! ' || repeat('https://a.example ', 9)")
+    await s.p.preparation.run(s.turn)
+
+
 STEPS: Final[dict[str, Step]] = {
     "prepare": prepare_and_queue,
     "prepare for a person": prepare_for_a_person,
     "prepare what a person wrote": prepare_what_a_person_wrote,
+    "prepare spam": prepare_spam,
     "queue": queue,
     "claim": lambda s: s.p.runtime.executor.claims.claim(s.turn),
     "claim, the primary skipped": lambda s: s.p.runtime.executor.claims.claim(s.turn, skip="open"),
@@ -144,6 +150,18 @@ async def steps_of_a_follower(p: Pipeline, number: int, ending: Answered | Trunc
     return await steps_of(p, follower)
 
 
+async def steps_of_spam_behind_spam(p: Pipeline, number: int) -> set[tuple[str, str]]:
+    """Return the steps of a turn that is refused together with the one before it."""
+    head = await subject(p, number, TurnState.PREPARING, CLOCKS, "forgotten")
+    follower = await p.record(f"c{number}", "https://b.example " * 9)
+    await p.query(
+        "UPDATE turns SET coalesced_into = CAST(:h AS uuid) WHERE turn_id = CAST(:t AS uuid)", h=head.turn, t=follower
+    )
+    await p.query("DELETE FROM turn_events WHERE turn_id = CAST(:t AS uuid)", t=follower)
+    await prepare_spam(head)
+    return await steps_of(p, follower)
+
+
 async def test_the_table_says_what_statements_do(database_url: str, redis_url: str) -> None:
     """Every step that a statement can make is in the table, and every step of the table but reserved ones is made."""
     made: set[tuple[str, str]] = set()
@@ -161,6 +179,7 @@ async def test_the_table_says_what_statements_do(database_url: str, redis_url: s
                     await p.query("DELETE FROM conversations")
             for ending in (Answered(_answer()), Truncated(_answer(), "</p>", CUT_OFF)):
                 made |= await steps_of_a_follower(p, next(number), ending)
+            made |= await steps_of_spam_behind_spam(p, next(number))
             await p.query("DELETE FROM tenants")
     tabled = {(before.value, after.value) for before, following in TRANSITIONS.items() for after in following}
 
