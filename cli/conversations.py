@@ -7,10 +7,11 @@ from urllib.parse import quote
 import typer
 from pydantic import BaseModel
 
-from cli.operator_options import AsJson, Key, State, Url
+from cli.chat import styles_wanted
+from cli.operator_options import AsJson, Key, Limit, State, Url
 from cli.operators import Place, place_of
 from cli.state import DEFAULT_STATE
-from cli.tables import second
+from cli.tables import headed, second
 from cli.terminal import harmless
 from schemas.keepers import Keeper
 
@@ -19,6 +20,8 @@ app = typer.Typer(help="Conversations that a person takes over from the agents, 
 ConversationId = Annotated[str, typer.Argument(help="A conversation's id.", metavar="ID")]
 Person = Annotated[str | None, typer.Option("--as", help="Your name, as colleagues know it; the key's id if absent.")]
 
+PAGE: Final = 100
+_TITLES: Final = ("conversation", "who", "since, UTC", "unanswered", "why")
 NO_SUCH: Final = "There is no such conversation: it begins with its first turn, and belongs to the key's tenant."
 
 
@@ -32,12 +35,56 @@ class Kept(BaseModel):
     since: datetime | None = None
 
 
+class Taken(BaseModel):
+    """A conversation that a person has, as `GET /v1/takeovers` lists it."""
+
+    conversation_id: str
+    operator: str
+    reason: str | None
+    since: datetime
+    unanswered: int
+
+
+class _Page(BaseModel):
+    rows: list[Taken]
+    next: str | None
+
+
 class Written(BaseModel):
     """The turn that a message became."""
 
     turn_id: str
     conversation_id: str
     events_url: str
+
+
+@app.command("ls")
+def ls(
+    limit: Limit = 50,
+    state: State = DEFAULT_STATE,
+    url: Url = None,
+    key: Key = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the conversations that people have, with what their visitors still wait for."""
+    from cli.letters import as_json as to_json
+
+    place = place_of(state, url, key)
+    found: list[Taken] = []
+    after: str | None = None
+    while len(found) < limit:
+        query = {"after": after, "limit": str(min(PAGE, limit - len(found)))}
+        page = place.read(_Page, place.ask("/v1/takeovers", query=query))
+        found += page.rows
+        after = page.next
+        if after is None:
+            break
+    if as_json:
+        typer.echo(to_json({"rows": [one.model_dump(mode="json") for one in found], "more": bool(after)}), nl=False)
+        return
+    typer.echo(listed(found, styled=styles_wanted()), nl=False)
+    if after is not None:
+        typer.echo("There are more: see --limit.", err=True)
 
 
 @app.command("show")
@@ -102,6 +149,16 @@ def say(
         else f"Turn {harmless(written.turn_id)} says it, after what is open before it.\n",
         nl=False,
     )
+
+
+def listed(found: list[Taken], *, styled: bool) -> str:
+    """Return conversations one a line, below their columns' titles."""
+    if not found:
+        return "Agents answer every conversation.\n"
+    rows = [
+        (one.conversation_id, one.operator, second(one.since), str(one.unanswered), one.reason or "") for one in found
+    ]
+    return headed(_TITLES, rows, styled=styled)
 
 
 def told(kept: Kept) -> str:

@@ -81,6 +81,11 @@ def _sentence(story: Story) -> str:
             told = _OFFLINE if story.source == "offline" else _NOBODY[state]
             shown = "no visitor was shown anything" if _hidden(story) else f"{told}{_when_done(story)}"
             return f"Not answered: {_joined(_all_causes(story))}; {shown}{_delivered(story)}."
+        case TurnState.REJECTED:
+            note = story.events[-1].note if story.events else None
+            seen = f" ({note})" if note and note != story.reason else ""
+            told = "no model was asked, and the visitor was told how to write it otherwise"
+            return f"Refused as {story.reason}{seen}: {told}{_delivered(story)}."
         case state if state in TERMINAL:
             return f"Ended {state.value.replace('_', ' ')}{f': {story.reason}' if story.reason else ''}."
         case _:

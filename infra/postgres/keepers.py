@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.postgres.audit import AUDITED
-from infra.postgres.statements import row
+from infra.postgres.statements import row, rows
 from schemas.ids import TurnId
 from schemas.keepers import Keeper
 
@@ -80,6 +80,18 @@ SELECT c.keeper, c.keeper_name AS name, c.keeper_reason AS reason, c.keeper_sinc
 FROM conversations c WHERE {_CONVERSATION}
 """)  # noqa: S608
 
+_LIST = text("""
+SELECT c.conversation_id, c.keeper_name AS name, c.keeper_reason AS reason, c.keeper_since AS since,
+       (SELECT count(*) FROM turns t
+        WHERE t.tenant_id = c.tenant_id AND t.conversation_id = c.conversation_id AND t.said_by IS NULL
+          AND t.coalesced_into IS NULL AND (t.done_at IS NULL OR t.done_at >= c.keeper_since)
+          AND t.seq > (SELECT coalesce(max(s.seq), 0) FROM turns s WHERE s.tenant_id = c.tenant_id
+                         AND s.conversation_id = c.conversation_id AND s.said_by IS NOT NULL)) AS unanswered
+FROM conversations c
+WHERE c.tenant_id = CAST(:tenant AS text) AND c.keeper = 'human' AND c.conversation_id > CAST(:after AS text)
+ORDER BY c.conversation_id LIMIT CAST(:limit AS int)
+""")
+
 # Its channel is that of the conversation's latest turn: what delivers answers there delivers this one.
 _SAY = text(f"""
 WITH placed AS (
@@ -127,6 +139,18 @@ class Kept:
     head: TurnId | None
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A conversation that a person has."""
+
+    conversation_id: str
+    name: str
+    reason: str | None
+    since: datetime
+    unanswered: int
+    """Messages of the visitor that came to this person and after which no person wrote."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """What a person writes to a visitor."""
@@ -172,6 +196,15 @@ class Keepers:
             return None
         head = TurnId(found["head"]) if found["head"] else None
         return Kept(cast("Keeper", found["keeper"]), found["name"], found["reason"], found["since"], head)
+
+    async def taken(self, *, after: str, limit: int) -> list[Taken]:
+        """Return conversations that people have, by id, those behind `after`.
+
+        Raises:
+            LedgerUnavailable: nothing is known about them.
+        """
+        found = await rows(self._engine, _LIST, self._values | {"after": after, "limit": limit})
+        return [Taken(**one) for one in found]
 
     async def take(self, conversation: str, *, name: str, reason: str) -> None:
         """Make a person the keeper; when this returns no agent can begin to be seen. Repeating it changes nothing.

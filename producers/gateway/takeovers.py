@@ -5,11 +5,11 @@ import html
 import json
 import re
 from datetime import datetime
-from typing import Final
+from typing import Annotated, Final
 
 import structlog
-from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,12 +18,12 @@ from infra.redis.wake import announce
 from producers.admission import KeyReused, NotText
 from producers.gateway.auth import Operator, Principal, check_conversation
 from producers.gateway.documents import error_responses
-from producers.gateway.operators import operator_of
+from producers.gateway.operators import Limit, operator_of
 from producers.gateway.parts import Parts, PartsOf
 from producers.gateway.problems import ProblemError
 from producers.gateway.strict_json import StrictJsonRoute
 from producers.gateway.turns import ConversationPath, IdempotencyKey, TurnAccepted, base_url
-from schemas.ids import TurnId, new_key, turn_id_for
+from schemas.ids import ConversationId, TurnId, new_key, turn_id_for
 from schemas.keepers import Keeper, PersonName, TakeoverReason
 from schemas.turns import MessageText
 
@@ -60,6 +60,27 @@ class KeeperState(BaseModel):
     """Null where it always were agents."""
 
 
+class TakenConversation(BaseModel):
+    """A conversation that a person has."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    conversation_id: str
+    operator: str = Field(validation_alias="name")
+    reason: str | None
+    since: datetime
+    unanswered: int
+    """The visitor's messages that came to this person and after which no person wrote."""
+
+
+class TakeoverPage(BaseModel):
+    """Conversations that people have, by id."""
+
+    rows: list[TakenConversation]
+    next: str | None
+    """`after` of the next page; null on the last one."""
+
+
 class PersonsMessage(BaseModel):
     """What a person writes to the visitor."""
 
@@ -69,6 +90,24 @@ class PersonsMessage(BaseModel):
     """Plain text: an empty line begins a paragraph, and nothing in it is markup."""
     operator: PersonName | None = None
     """Who writes; whoever took over if absent."""
+
+
+@router.get(
+    "/v1/takeovers",
+    operation_id="listTakeovers",
+    summary="List the conversations that people have",
+    responses=error_responses(401, 403, 422, 503),
+)
+async def list_takeovers(
+    principal: Operator,
+    parts: PartsOf,
+    after: Annotated[ConversationId | None, Query(description="`next` of the page before this one.")] = None,
+    limit: Limit = 50,
+) -> TakeoverPage:
+    """Return the tenant's conversations in which people have taken the agents' place; needs the scope `operator`."""
+    found = await _keepers(parts, principal).taken(after=after or "", limit=limit + 1)
+    page = [TakenConversation.model_validate(one) for one in found[:limit]]
+    return TakeoverPage(rows=page, next=page[-1].conversation_id if len(found) > limit else None)
 
 
 @router.get(

@@ -163,3 +163,21 @@ def test_a_persons_text_is_never_markup(written: str) -> None:
 def test_a_persons_text_keeps_its_lines(written: str, expected: str) -> None:
     """Lines and paragraphs are kept, and characters that mean something in HTML are written out."""
     assert html_of(written) == expected
+
+
+async def test_who_has_which_conversation_is_listed_with_what_waits(gateway: Gateway, worker: Worker) -> None:
+    """Page by page, the tenant's own only; a message counts until a person has written after it."""
+    for conversation in ("c1", "c2", "c3"):
+        await worker.take(await gateway.submit(conversation, text="a person please"))
+        path = f"/v1/conversations/{conversation}/takeover"
+        assert (await ask(gateway, "POST", path, {"operator": "Ann", "reason": conversation}))[0] == 200
+    assert (await ask(gateway, "DELETE", "/v1/conversations/c2/takeover"))[0] == 200
+    assert (await ask(gateway, "POST", MESSAGES, {"text": "Hello, this is Ann."}))[0] == 202
+
+    status, first = await ask(gateway, "GET", "/v1/takeovers?limit=1")
+    assert (status, first["next"]) == (200, "c1")
+    status, rest = await ask(gateway, "GET", f"/v1/takeovers?after={first['next']}")
+    assert (status, rest["next"]) == (200, None)
+    listed = [(one["conversation_id"], one["operator"], one["unanswered"]) for one in first["rows"] + rest["rows"]]
+    assert listed == [("c1", "Ann", 0), ("c3", "Ann", 1)]
+    assert (await ask(gateway, "GET", "/v1/takeovers", key=gateway.key))[0] == 403

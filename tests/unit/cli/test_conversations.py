@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cli.conversations import Kept, told
+from cli.conversations import Kept, Taken, listed, told
 from cli.explain import told as explained
 from cli.sentence import sentence
 from cli.story import KeptBy
@@ -55,4 +55,22 @@ def test_what_a_person_wrote_is_theirs() -> None:
     back = KeptBy(keeper="agent", since=SINCE)
     assert "keeper        agents again, since a person gave" in explained(
         turn.model_copy(update={"kept_by": back}), reveal=False, styled=False
+    )
+
+
+def test_conversations_that_people_have_are_listed_with_what_their_visitors_wait_for() -> None:
+    """One line each, harmless to the terminal; nobody having any is said in a sentence."""
+    assert listed([], styled=False) == "Agents answer every conversation.\n"
+    taken = Taken(conversation_id="c1", operator="Ann\x1b[31m", reason="asked", since=SINCE, unanswered=2)
+    assert listed([taken], styled=False) == (
+        "  conversation  who       since, UTC           unanswered  why\n"
+        "  c1            Ann\N{REPLACEMENT CHARACTER}[31m  2026-01-02 03:00:00  2           asked\n"
+    )
+
+
+def test_a_refused_message_says_why_and_that_no_model_was_asked() -> None:
+    """What it was taken for, and by what that was seen."""
+    turn = story("rejected", reason="spam", agent=None, plan=None, events=path("received", "rejected", note="4 links"))
+    assert sentence(turn) == (
+        "Refused as spam (4 links): no model was asked, and the visitor was told how to write it otherwise."
     )
