@@ -21,7 +21,7 @@ class Shape(Protocol):
         ...
 
 
-class Rules(Shape, Protocol):
+class Grounded(Shape, Protocol):
     """The same of the agents that answer from the knowledge base."""
 
     def problem(self, claim: Claim, written: Written) -> str | None:
@@ -29,7 +29,7 @@ class Rules(Shape, Protocol):
         ...
 
 
-_RULES: Final[Mapping[Agent, Rules]] = {
+_GROUNDED: Final[Mapping[Agent, Grounded]] = {
     Agent.SUPPORT: support,
     Agent.TECHNICAL_CONSULTANT: technical_consultant,
     Agent.ADAPTIVE_RESPONSE: adaptive_response,
@@ -39,11 +39,11 @@ _RULES: Final[Mapping[Agent, Rules]] = {
 
 def answer_schema(claim: Claim) -> Schema:
     """Return the JSON Schema that constrains the output for this turn."""
-    shapes: Mapping[Agent, Shape] = {Agent.DISCOVERY: discovery, **_RULES}
+    shapes: Mapping[Agent, Shape] = {Agent.DISCOVERY: discovery, **_GROUNDED}
     return shapes[claim.agent].schema(claim)
 
 
 def problem_of(claim: Claim, written: Written) -> str | None:
     """Return why what is written so far breaks the rules of the turn's agent; None if it does not."""
-    rules = _RULES.get(claim.agent)
+    rules = _GROUNDED.get(claim.agent)
     return rules.problem(claim, written) if rules is not None else None
