@@ -87,7 +87,7 @@ def talk(data: Path) -> Iterator[Document]:
 def bases(
     documents: Sequence[tuple[Document, list[Question]]], filling: Sequence[Document], pieces: int
 ) -> list[Filled]:
-    """Return knowledge bases of about so many pieces: one with all documents, else as many as they make without sharing.
+    """Return knowledge bases of about so many pieces: one with all documents, or as many as share none.
 
     Args:
         documents: with the questions that each answers.

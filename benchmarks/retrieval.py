@@ -2,15 +2,16 @@
 
 `python -m benchmarks.retrieval --data DIR` prints one JSON line; `benchmarks/corpus.py` says what DIR holds and how
 questions are made of it. A question is found when its document is among the sources of the first five passages; the
-reciprocal rank is that of the document among the first ten. Then: whether a tenant of three pieces beside the large ones
-gets its three, and how well the certainty tells questions that half of the documentation answers from those that only
-the other half does.
+reciprocal rank is that of the document among the first ten. Then: whether a tenant of three pieces beside the large
+ones gets its three, and how well the certainty tells questions that half of the documentation answers from those that
+only the other half does.
 
 Documents are in two halves. How is searched was chosen on the questions of one (`--half tuning`); what is reported are
 those of the other. What both find together is compared with each alone by intervals of 95 %: a bootstrap over the
 documents, whose questions belong together.
 
-The vectors are those of the embedded default, or with `--endpoint` and `--model` those of any endpoint with OpenAI's API.
+The vectors are those of the embedded default, or with `--endpoint` and `--model` those of any endpoint with OpenAI's
+API.
 """
 
 import argparse

@@ -1,7 +1,6 @@
 """Vectors for what was put into a knowledge base, then the next version of it: what comes after the last `put`."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np

@@ -1,9 +1,9 @@
 """Hybrid search of a tenant's knowledge base: words and vectors, one statement, one round trip.
 
 Words: any of them, never all (buyers do not use the words of the documentation). The rank of each word saturates and
-is weighed by how few pieces have it, which PostgreSQL's own ranking does not know. Vectors: the nearest to the question,
-whose vector leans to those of the best pieces by words (feedback): where the words are right, it looks further in their
-direction. Both ranks are fused by their reciprocals.
+is weighed by how few pieces have it, which PostgreSQL's own ranking does not know. Vectors: the nearest to that of the
+question, which leans to those of the best pieces by words: where words are right, it looks further in their direction.
+Both ranks are fused by their reciprocals.
 """
 
 from collections.abc import Sequence
