@@ -59,7 +59,8 @@ WITH base AS (
 ), lexical AS (
     SELECT piece_id, row_number() OVER (ORDER BY score DESC, piece_id) AS place FROM (
         SELECT m.piece_id, sum(known.idf * ts_rank(CAST(:weights AS real[]), m.lexemes, known.query, :norm)) AS score
-        FROM matching m CROSS JOIN known GROUP BY m.piece_id ORDER BY 2 DESC, 1 LIMIT CAST(:deep AS int)
+        FROM matching m JOIN known ON m.lexemes @@ known.query
+        GROUP BY m.piece_id ORDER BY 2 DESC, 1 LIMIT CAST(:deep AS int)
     ) ranked
 ), question AS (
     SELECT CASE WHEN base.name = CAST(:space AS text) THEN CAST(CAST(:vector AS text) AS halfvec)
