@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from schemas.knowledge import Document, Piece
 
@@ -22,6 +22,12 @@ _HEADING: Final = re.compile(r"^(#{1,6})\s+(.*?)\s*#*$")
 _LEAST_WORDS: Final = 4
 
 
+Half = Literal["tuning", "test"]
+
+Filled = tuple[list[Document], list["Question"]]
+"""What a knowledge base holds, and the questions that it answers."""
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What somebody asks, and the document that answers it."""
@@ -30,6 +36,11 @@ class Question:
     source: str
     kind: str
     """`faq`, `description` or `heading`."""
+
+    @property
+    def half(self) -> Half:
+        """What it may be used for: to choose how is searched, or to tell how well. All of a document's are in one."""
+        return "test" if int(_digest(self.source), 16) % 2 else "tuning"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,24 +84,38 @@ def talk(data: Path) -> Iterator[Document]:
             yield Document(source=f"talk/{line['conversation_id']}", sha256=_digest(said), pieces=pieces)
 
 
-def chosen(
-    documents: Sequence[tuple[Document, list[Question]]], filling: Iterator[Document], pieces: int
-) -> tuple[list[Document], list[Question]]:
-    """Return documents of about so many pieces in all, and the questions that they answer; filled up if too few."""
-    taken: list[Document] = []
-    questions: list[Question] = []
+def bases(
+    documents: Sequence[tuple[Document, list[Question]]], filling: Sequence[Document], pieces: int
+) -> list[Filled]:
+    """Return knowledge bases of about so many pieces: one with all documents, or as many as share none.
+
+    Args:
+        documents: with the questions that each answers.
+        filling: documents that answer none, with which a knowledge base is filled up.
+        pieces: of each knowledge base.
+    """
+    groups: list[list[tuple[Document, list[Question]]]] = [[]]
     n = 0
-    for document, asked in sorted(documents, key=lambda pair: (not pair[1], pair[0].sha256)):
-        if n + len(document.pieces) <= pieces:
-            taken.append(document)
-            questions.extend(asked)
-            n += len(document.pieces)
+    for pair in sorted(documents, key=lambda pair: pair[0].sha256):
+        if n + len(pair[0].pieces) > pieces and groups[-1]:
+            groups.append([])
+            n = 0
+        groups[-1].append(pair)
+        n += len(pair[0].pieces)
+    if len(groups) > 1 and n < pieces / 2:
+        groups.pop()
+    return [_filled(group, filling, pieces) for group in groups]
+
+
+def _filled(group: Sequence[tuple[Document, list[Question]]], filling: Sequence[Document], pieces: int) -> Filled:
+    taken = [document for document, _ in group]
+    n = sum(len(document.pieces) for document in taken)
     for document in filling:
         if n >= pieces:
             break
         taken.append(document)
         n += len(document.pieces)
-    return taken, questions
+    return taken, [question for _, asked in group for question in asked]
 
 
 def _faq(data: Path) -> Iterator[Question]:

@@ -38,7 +38,7 @@ class KnowledgePolicy(BaseModel):
     """Share of a written question's words from which its answer goes before all documents."""
     fitted: Certainty = Certainty(bias=-4.2, covered=3.4, nearness=3.8)
     """With the embedded default's vectors."""
-    endpoint: Certainty = Certainty(bias=-4.0, covered=3.0, nearness=5.0)
-    """With an endpoint's vectors, which differ from model to model: look at your own questions."""
+    endpoint: Certainty = Certainty(bias=-4.8, covered=3.0, nearness=5.0)
+    """With an endpoint's vectors; of one model, and they differ from model to model: look at your own questions."""
     words: Certainty = Certainty(bias=-2.8, covered=4.1)
     """Without vectors."""

@@ -1,7 +1,6 @@
 """Vectors for what was put into a knowledge base, then the next version of it: what comes after the last `put`."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -9,7 +8,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.embeddings.embedder import Embedder, EmbeddingFailed
-from infra.embeddings.latent import DIMS, Latent, fit
+from infra.embeddings.latent import DIMS, Latent, fit, in_context
 from infra.embeddings.words import terms
 from infra.postgres.knowledge import KnowledgeBase
 from infra.postgres.knowledge_spaces import Space, Spaces, Unembedded
@@ -88,7 +87,9 @@ class Indexing:
             axes = await self._spaces.axes(current.space_id, sorted({term for one in said for term in one}))
             numbers = {term: number for number, term in enumerate(axes)}
             matrix = np.array(list(axes.values())).reshape(len(axes), current.dims)
-            await self._store(current.space_id, missing, said, Latent(current.name, numbers, matrix))
+            latent = Latent(current.name, numbers, matrix)
+            vectors = [latent.vector(one) for one in said]
+            await self._spaces.store(current.space_id, [piece.piece_id for piece in missing], vectors)
         elif self._embedder is not None and self._embedder.space == current.name:
             try:
                 vectors = await self._embedder.embed([piece.whole for piece in missing])
@@ -104,16 +105,23 @@ class Indexing:
         if not pieces:
             return
         said = [_terms(piece) for piece in pieces]
-        latent = await asyncio.to_thread(fit, said)
+        documents = [_document(piece) for piece in pieces]
+        latent, vectors = await asyncio.to_thread(_fitted, said, documents)
         space = await self._spaces.begin(tenant, latent.name, kind="fitted", dims=DIMS)
         await self._spaces.store_axes(space, list(zip(latent.terms, latent.axes.tolist(), strict=True)))
-        await self._store(space, pieces, said, latent)
-
-    async def _store(self, space: int, pieces: Sequence[Unembedded], said: list[list[str]], latent: Latent) -> None:
         for start in range(0, len(pieces), AT_A_TIME):
-            part = range(start, min(start + AT_A_TIME, len(pieces)))
-            vectors = [latent.vector(said[number]) for number in part]
-            await self._spaces.store(space, [pieces[number].piece_id for number in part], vectors)
+            part = slice(start, start + AT_A_TIME)
+            await self._spaces.store(space, [piece.piece_id for piece in pieces[part]], vectors[part])
+
+
+def _fitted(said: list[list[str]], documents: list[int]) -> tuple[Latent, list[list[float]]]:
+    latent = fit(said, documents)
+    return latent, in_context([latent.vector(one) for one in said], documents)
+
+
+def _document(piece: Unembedded) -> int:
+    """Return the document that a piece leans to; a number of its own for an answer, which says all there is to say."""
+    return -piece.piece_id if piece.kind == "answer" else piece.document_id
 
 
 def _terms(piece: Unembedded) -> list[str]:

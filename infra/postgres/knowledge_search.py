@@ -1,8 +1,9 @@
 """Hybrid search of a tenant's knowledge base: words and vectors, one statement, one round trip.
 
 Words: any of them, never all (buyers do not use the words of the documentation). The rank of each word saturates and
-is weighed by how few pieces have it, which PostgreSQL's own ranking does not know. Vectors: the nearest. Both ranks are
-fused by their reciprocals.
+is weighed by how few pieces have it, which PostgreSQL's own ranking does not know. Vectors: the nearest to that of the
+question, which leans to those of the best pieces by words: where words are right, it looks further in their direction.
+Both ranks are fused by their reciprocals.
 """
 
 from collections.abc import Sequence
@@ -22,8 +23,11 @@ DEEP: Final = 60
 RANKED: Final = 800
 """Pieces that are ranked by words, about: those with the rarest words of a question. The common ones find nothing."""
 
-FUSE: Final = 10
+FUSE: Final = 30
 """What is added to a rank before its reciprocal is taken: the larger, the less the first places stand out."""
+
+LEADERS: Final = 3
+"""Best pieces by words that a question's vector leans to."""
 
 _BASE: Final = text("""
 SELECT b.version, b.snapshot, b.pieces, b.languages, s.name AS space, s.kind AS space_kind
@@ -55,7 +59,8 @@ WITH base AS (
 ), lexical AS (
     SELECT piece_id, row_number() OVER (ORDER BY score DESC, piece_id) AS place FROM (
         SELECT m.piece_id, sum(known.idf * ts_rank(CAST(:weights AS real[]), m.lexemes, known.query, :norm)) AS score
-        FROM matching m CROSS JOIN known GROUP BY m.piece_id ORDER BY 2 DESC, 1 LIMIT CAST(:deep AS int)
+        FROM matching m JOIN known ON m.lexemes @@ known.query
+        GROUP BY m.piece_id ORDER BY 2 DESC, 1 LIMIT CAST(:deep AS int)
     ) ranked
 ), question AS (
     SELECT CASE WHEN base.name = CAST(:space AS text) THEN CAST(CAST(:vector AS text) AS halfvec)
@@ -64,18 +69,30 @@ WITH base AS (
                     WHERE x.space_id = base.space_id AND x.term = ANY(CAST(:terms AS text[]))
                 ) END AS vector
     FROM base
+), led AS (
+    SELECT l2_normalize(sum(CAST(v.embedding AS vector))) AS vector
+    FROM base CROSS JOIN lexical JOIN knowledge_vectors v USING (space_id, piece_id)
+    WHERE lexical.place <= CAST(:leaders AS int) AND CAST(:lean AS real) > 0
+), wished AS (
+    SELECT CAST(CASE WHEN led.vector IS NULL OR vector_dims(led.vector) <> vector_dims(question.vector)
+                     THEN CAST(question.vector AS vector)
+                     ELSE coalesce(CAST(question.vector AS vector) + led.vector * CAST(array_fill(
+                          CAST(:lean AS real), ARRAY[vector_dims(led.vector)]) AS vector), led.vector)
+                END AS halfvec) AS vector
+    FROM question CROSS JOIN led
 ), dense AS (
-    SELECT n.piece_id, n.distance, row_number() OVER (ORDER BY n.distance, n.piece_id) AS place
-    FROM base CROSS JOIN question
-    CROSS JOIN LATERAL knowledge_nearest(base.space_id, base.version, question.vector, CAST(:deep AS int)) n
+    SELECT n.piece_id, row_number() OVER (ORDER BY n.distance, n.piece_id) AS place
+    FROM base CROSS JOIN wished
+    CROSS JOIN LATERAL knowledge_nearest(base.space_id, base.version, wished.vector, CAST(:deep AS int)) n
     WHERE n.distance <> 'NaN'
 ), fused AS (
-    SELECT piece_id, dense.distance,
+    SELECT piece_id,
            coalesce(CAST(:words_weight AS float8) / (CAST(:fuse AS int) + lexical.place), 0)
-           + coalesce(CAST(:vectors_weight AS float8) / (CAST(:fuse AS int) + dense.place), 0) AS score
-    FROM lexical FULL JOIN dense USING (piece_id)
+           + coalesce(CAST(:vectors_weight AS float8) * base.pieces / (base.pieces + CAST(:half_at AS int))
+                      / (CAST(:fuse AS int) + dense.place), 0) AS score
+    FROM base CROSS JOIN (lexical FULL JOIN dense USING (piece_id))
 ), placed AS (
-    SELECT piece_id, distance, d.source, d.title,
+    SELECT piece_id, d.source, d.title,
            fused.score * CASE WHEN d.language <> CAST(:language AS text) THEN CAST(:foreign AS float8) ELSE 1 END
            AS score,
            row_number() OVER (PARTITION BY d.source ORDER BY fused.score DESC, piece_id) AS nth
@@ -86,11 +103,13 @@ WITH base AS (
         ORDER BY d.document_id LIMIT 1
     ) d
 ), best AS (
-    SELECT piece_id, distance, source, title, score / (1 + CAST(:again AS float8) * (nth - 1)) AS score
-    FROM placed ORDER BY 5 DESC, 1 LIMIT CAST(:most AS int)
+    SELECT piece_id, source, title, score / (1 + CAST(:again AS float8) * (nth - 1)) AS score
+    FROM placed ORDER BY 4 DESC, 1 LIMIT CAST(:most AS int)
 )
 SELECT base.snapshot, best.piece_id, best.source, best.title, p.heading, p.text, p.kind, best.score,
-       1 - best.distance AS nearness,
+       (SELECT nullif(1 - (v.embedding <=> question.vector), 'NaN') FROM question JOIN knowledge_vectors v
+        ON v.space_id = base.space_id AND v.piece_id = best.piece_id AND v.dims = vector_dims(question.vector)
+       ) AS nearness,
        (SELECT coalesce(sum(idf), 0) FROM (
             SELECT max(known.idf) AS idf FROM known WHERE p.lexemes @@ known.query GROUP BY known.word) covered)
        / (SELECT nullif(whole, 0) FROM weight) AS covered
@@ -125,7 +144,7 @@ class Hit:
     score: float
     """Of the fused ranking."""
     nearness: float | None
-    """Cosine of question and piece; None if it is not among the nearest."""
+    """Cosine of question and piece; None if either has no vector."""
     covered: float
     """Share of what the question's words tell that the piece has, 0 to 1."""
 
@@ -149,17 +168,21 @@ class Ranking:
     text: float = 0.3
     norm: int = 1
     fuse: int = FUSE
+    lean: float = 0.3
+    """How much of the question's vector is that of the best pieces by words, as against its own."""
+    half_at: int = 0
+    """Pieces of a knowledge base with which vectors count half; with more of them more, up to their whole weight."""
     again: float = 0.5
     """What is taken off a further piece of a document that is there already, so that others have their say."""
     foreign: float = 0.95
     """For documents in another language than the question."""
 
 
-FITTED: Final = Ranking(words=3, vectors=1)
-"""Vectors fitted on the same words add what else is about it."""
+FITTED: Final = Ranking(words=1, vectors=1, half_at=50)
+"""For vectors fitted on the same words, which add what else is about it. Fitted on a few texts, they add nothing."""
 
-ENDPOINT: Final = Ranking(words=1, vectors=2)
-"""A model that has read more than the knowledge base knows better than words."""
+ENDPOINT: Final = Ranking(words=1, vectors=1, lean=0.1)
+"""For those of a model that has read more than the knowledge base."""
 
 
 class KnowledgeSearch:
@@ -215,6 +238,9 @@ class KnowledgeSearch:
             "words_weight": r.words,
             "vectors_weight": r.vectors,
             "fuse": r.fuse,
+            "lean": r.lean,
+            "half_at": r.half_at,
+            "leaders": LEADERS,
             "again": r.again,
             "language": language or None,
             "foreign": r.foreign,

@@ -32,9 +32,9 @@ WHERE b.tenant_id = :tenant
 """)
 _NAMED: Final = text("SELECT space_id FROM knowledge_spaces WHERE tenant_id = :tenant AND name = :name")
 _MISSING: Final = text("""
-SELECT p.piece_id, p.title, p.heading, p.text, d.language FROM knowledge_pieces p
-CROSS JOIN LATERAL (SELECT language FROM knowledge_places JOIN knowledge_documents USING (document_id)
-                    WHERE piece_id = p.piece_id LIMIT 1) d
+SELECT p.piece_id, p.title, p.heading, p.text, p.kind, d.document_id, d.language FROM knowledge_pieces p
+CROSS JOIN LATERAL (SELECT document_id, language FROM knowledge_places JOIN knowledge_documents USING (document_id)
+                    WHERE piece_id = p.piece_id ORDER BY until_version IS NOT NULL, document_id LIMIT 1) d
 WHERE p.tenant_id = :tenant AND p.until_version IS NULL AND p.piece_id > :after
   AND p.kind = coalesce(CAST(:kind AS text), p.kind) AND NOT EXISTS (
     SELECT 1 FROM knowledge_vectors v WHERE v.space_id = CAST(:space AS bigint) AND v.piece_id = p.piece_id)
@@ -87,6 +87,9 @@ class Unembedded:
     title: str
     heading: str
     text: str
+    kind: PassageKind
+    document_id: int
+    """The first that it stands in."""
     language: str
 
     @property

@@ -1,5 +1,7 @@
 """Search finds by any word and by what is near, in one tenant's published knowledge base only."""
 
+from dataclasses import replace
+
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -7,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from infra.embeddings.words import asked_terms
 from infra.postgres.knowledge import KnowledgeBase
 from infra.postgres.knowledge_indexing import Indexing
-from infra.postgres.knowledge_search import Found, KnowledgeSearch
+from infra.postgres.knowledge_search import ENDPOINT, Found, KnowledgeSearch
 from infra.postgres.knowledge_spaces import Spaces
 from infra.postgres.statements import rows
 from tests.support.knowledge import document
@@ -35,6 +37,36 @@ async def test_any_word_is_enough(engine: AsyncEngine, knowledge: KnowledgeBase)
     assert found.hits[0].source == "refunds.md"
     assert 0 < found.hits[0].covered < 1
     assert found.hits[0].nearness is not None
+
+
+async def test_a_question_leans_to_what_its_words_find(engine: AsyncEngine, knowledge: KnowledgeBase) -> None:
+    """Of two pieces as near to the question, the one that is near to the best piece by words too goes first."""
+    for source, said, vector in (
+        ("a-other.md", "Bicycles.", _vector(0.5, 0.0, 1.0)),
+        ("b-named.md", "The frobnicator.", _vector(0.5, 1.0)),
+        ("c-alike.md", "Its housing.", _vector(0.5, 1.0, 0.1)),
+    ):
+        await knowledge.put("acme", document(source, said), vectors=[vector], space=_SPACE)
+    await knowledge.publish("acme")
+    terms = asked_terms("frobnicator", ["en"])
+    orders: list[list[str]] = []
+    for ranking in (ENDPOINT, replace(ENDPOINT, lean=0)):
+        search = KnowledgeSearch(engine, ranking=ranking)
+        found = await search.search("acme", terms, most=3, space=_SPACE, vector=_vector(1.0, 0.0, 0.05))
+        orders.append([hit.source for hit in found.hits])
+        assert all(hit.nearness is not None and 0.4 < hit.nearness < 0.5 for hit in found.hits)
+    assert orders == [["b-named.md", "c-alike.md", "a-other.md"], ["b-named.md", "a-other.md", "c-alike.md"]]
+
+
+async def test_words_are_enough_where_the_vectors_know_none(engine: AsyncEngine, knowledge: KnowledgeBase) -> None:
+    """A word that the fitted space does not know finds its piece, and then what is near to that."""
+    said = [f"Apple {number} of the orchard." for number in range(60)]
+    await knowledge.put("acme", document("a.md", *said, "Quinces."))
+    await Indexing(engine).publish("acme")
+    found = await _asked(engine, "acme", "quinces")
+    assert found.hits[0].text == "Quinces."
+    assert len(found.hits) == 5
+    assert {hit.nearness for hit in found.hits} == {None}
 
 
 async def test_readers_see_what_was_published(engine: AsyncEngine, knowledge: KnowledgeBase) -> None:

@@ -2,7 +2,7 @@
 
 import math
 
-from infra.embeddings.latent import DIMS, fit
+from infra.embeddings.latent import DIMS, fit, in_context
 from infra.embeddings.words import terms
 
 _TEXTS = [
@@ -41,3 +41,19 @@ def test_unknown_words_have_no_direction() -> None:
     """A text of words that the space does not know is zero, and so is every text of a space without words."""
     assert set(fit([["a"]]).vector(["unknown"])) == {0.0}
     assert set(fit([[]]).vector(["a"])) == {0.0}
+
+
+def test_pieces_lean_to_their_document() -> None:
+    """Pieces of one document come nearer to each other, one alone keeps its direction, and one of zeros gets theirs."""
+    vectors = [[1.0, 0.0, 0.0], [0.0, 2.0, 0.0], [0.0, 0.0, 3.0], [0.0, 0.0, 0.0]]
+    one, other, alone, silent = in_context(vectors, [7, 7, 4, 7])
+    assert _cosine(one, other) > 0.5
+    assert math.isclose(_cosine(alone, vectors[2]), 1.0)
+    assert math.isclose(_cosine(silent, [1.0, 1.0, 0.0]), 1.0)
+
+
+def test_a_space_is_named_by_what_stands_together() -> None:
+    """The same texts in other documents give another name; how documents are numbered does not matter."""
+    said = [terms(text, "en") for text in _TEXTS]
+    assert fit(said, [1, 1, 1, 2, 2]).name == fit(said, [9, 9, 9, 3, 3]).name
+    assert fit(said, [1, 1, 1, 2, 2]).name != fit(said, [1, 1, 2, 2, 2]).name
