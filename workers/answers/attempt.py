@@ -19,7 +19,7 @@ from schemas.outcomes import Answer, Answered, AttemptEnding, FailedUnseen, Leas
 from workers.answers.extract import FieldScanner, MalformedAnswer
 from workers.answers.gate import ConfidenceGate, Token, decision_tokens
 from workers.answers.guard import Guard, Rules
-from workers.answers.sanitise import HtmlStream
+from workers.answers.sanitise import HtmlStream, to_text
 from workers.answers.terms import Terms
 from workers.answers.writer import FrameWriter
 from workers.guardrails.links import LinkRule, no_link
@@ -47,6 +47,7 @@ class _Reading:
     whole: dict[str, object] = field(default_factory=dict[str, object])
     _decided: bool = False
     _wasted: int = 0
+    _visible: bool = False
     _held: list[str] = field(default_factory=list[str])
 
     def feed(self, item: Delta | Finish) -> str:
@@ -96,13 +97,23 @@ class _Reading:
             self._held.append(self.guard.finish(self.html.finish()))
         shown = "".join(self._held)
         self._held.clear()
+        if not (self._visible or to_text(shown).strip()):
+            shown = ""
         return shown + (self.terms.closing() if self.terms is not None else "")
 
     def _released(self, shown: str) -> str:
-        if self.terms is None or not self.terms.hold:
+        """Return what may be shown. Tags and white space wait for a character: without one nobody has seen anything."""
+        if self._visible:
             return shown
         self._held.append(shown)
-        return ""
+        if not shown or (self.terms is not None and self.terms.hold):
+            return ""
+        held = "".join(self._held)
+        self._visible = bool(to_text(held).strip())
+        if not self._visible:
+            return ""
+        self._held.clear()
+        return held
 
     @property
     def enough(self) -> bool:
