@@ -45,6 +45,8 @@ class Servers:
     """How many times longer than the policy's the clocks of a call and a turn are."""
     input_tokens: int | None = None
     """No agent's prompt may be longer; for servers with a short context."""
+    max_tokens: int | None = None
+    """Nor its answer."""
 
     def policy(self, given: Policy) -> Policy:
         """Return the policy with these models and clocks."""
@@ -56,7 +58,8 @@ class Servers:
             elif model["backend"] == "discovery" and self.tuned_model:
                 model |= {"model": self.tuned_model, "adapter": None}
         for agent in changed["agents"].values():
-            agent["input_tokens"] = min(agent["input_tokens"], self.input_tokens or agent["input_tokens"])
+            for name, most in (("input_tokens", self.input_tokens), ("max_tokens", self.max_tokens)):
+                agent[name] = min(agent[name], most or agent[name])
         for clock in _CLOCKS:
             changed["deadlines"][clock] *= self.slower
         changed["breaker"]["probe"] *= self.slower
@@ -64,18 +67,17 @@ class Servers:
         return Policy.model_validate(changed)
 
 
-def told(spoken: Iterable[Spoken]) -> str:
-    """Return a line for each turn and one for each model; no words of anybody's."""
-    rows: list[tuple[str, ...]] = []
-    calls: Counter[tuple[str, str]] = Counter()
-    for one in spoken:
-        outcomes = [(call.model, call.error or call.state) for call in one.calls]
-        calls.update(outcomes)
-        seen = ", then ".join(f"{model}: {outcome}" for model, outcome in outcomes) or "no model"
-        rows.append((one.language, one.agent, one.state, seen, str(len(one.html))))
-    turns = headed(("language", "agent", "state", "model calls", "characters"), rows, styled=False)
-    counts = [(model, outcome, str(count)) for (model, outcome), count in sorted(calls.items())]
-    return f"{turns}\n{headed(('model', 'ended', 'calls'), counts, styled=False)}"
+def line(one: Spoken) -> str:
+    """Return what is told of a turn: its agent, its end, its model calls and how each ended; no words of anybody's."""
+    calls = ", then ".join(f"{call.model}: {call.error or call.state}" for call in one.calls) or "no model"
+    return f"{one.language}  {one.agent:20}  {one.state:9}  {len(one.html):5} characters  {calls}"
+
+
+def counts(spoken: Iterable[Spoken]) -> str:
+    """Return a table of how the calls of each model ended."""
+    found = Counter((call.model, call.error or call.state) for one in spoken for call in one.calls)
+    rows = [(model, ended, str(count)) for (model, ended), count in sorted(found.items())]
+    return headed(("model", "ended", "calls"), rows, styled=False)
 
 
 def refused(spoken: Iterable[Spoken]) -> list[str]:
@@ -105,7 +107,7 @@ def play_on(
             began = time.monotonic()
             for one in play(system, only=only, seconds=policy.deadlines.turn + policy.deadlines.waiting):
                 spoken.append(one)
-                sys.stdout.write(f"{time.monotonic() - began:7.1f} s  {one.language}  {one.agent}  {one.state}\n")
+                sys.stdout.write(f"{time.monotonic() - began:7.1f} s  {line(one)}\n")
                 sys.stdout.flush()
     return spoken
 
@@ -124,10 +126,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tuned_model=options.tuned_model,
         slower=options.slower,
         input_tokens=options.input_tokens,
+        max_tokens=options.max_tokens,
     )
     spoken = play_on(servers, environ, only=options.language, state=options.state)
     troubles = refused(spoken)
-    sys.stdout.write("\n" + told(spoken) + "".join(f"\n{trouble}\n" for trouble in troubles))
+    sys.stdout.write("\n" + counts(spoken) + "".join(f"\n{trouble}\n" for trouble in troubles))
     return 1 if troubles else 0
 
 
@@ -140,6 +143,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--tuned-dialect", choices=("openai", "tgi"), default="openai")
     parser.add_argument("--slower", type=float, default=1.0, help="times longer clocks, for a slow machine")
     parser.add_argument("--input-tokens", type=int, help="longest prompt, for a short context")
+    parser.add_argument("--max-tokens", type=int, help="longest answer, likewise")
     parser.add_argument("--language", action="append", default=[], choices=tuple(scripts()[1]))
     parser.add_argument("--state", type=Path, help="keep the system's state here, for `fairlead explain --state`")
     return parser

@@ -90,7 +90,7 @@ def test_llama_cpp_logprobs(size: int) -> None:
     ],
 )
 def test_refusals_of_real_servers(status: int, body: bytes, kind: type[ProviderError], advice: str) -> None:
-    """What llama.cpp (the first three) and `transformers serve` refuse becomes a sentence of ours that says where to look."""
+    """What llama.cpp (first three) and `transformers serve` refuse becomes our sentence that says where to look."""
     error = from_status(status, body)
     assert type(error) is kind
     assert advice in str(error)
