@@ -157,8 +157,12 @@ class Executor:
             ending = await self.attempt(claim, prompt, writer, 2, claim.fallback)
         match ending:
             case FailedUnseen(error=error):
+                log.warning("no_model_answered", error=error.code, why=str(error))
                 return Bounded(reason=reason_of_failure(error, first), error=error, ordinal=2)
-            case Answered() | Truncated() | LeaseLost():
+            case Truncated(error=error):
+                log.warning("answer_broke_off", error=error.code, why=str(error))
+                return ending
+            case Answered() | LeaseLost():
                 return ending
             case _:
                 assert_never(ending)

@@ -7,7 +7,7 @@
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,7 @@ from pydantic import BaseModel
 
 from cli.http import request
 from cli.system import RunningSystem, running_system
+from cli.turns import Attempt
 from workers.answers.sanitise import to_text
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "transcripts.md"
@@ -48,6 +49,8 @@ class Spoken:
     seen_language: str
     html: str
     sources: tuple[str, ...]
+    calls: tuple[Attempt, ...]
+    """Of models; empty where none is configured."""
 
     @property
     def assets(self) -> list[str]:
@@ -61,11 +64,18 @@ def scripts() -> tuple[list[str], dict[str, list[str]]]:
     return read["agents"], read["languages"]
 
 
-def play(system: RunningSystem) -> Iterator[Spoken]:
-    """Hold the conversations, a line after the answer to the one before."""
+def play(system: RunningSystem, *, only: Collection[str] = (), seconds: float = 60) -> Iterator[Spoken]:
+    """Hold the conversations, a line after the answer to the one before.
+
+    Args:
+        system: answers.
+        only: the languages; all where none is named.
+        seconds: without a sign of a turn, after which nobody waits for it any more.
+    """
     for language, lines in scripts()[1].items():
-        for line in lines:
-            yield _said(system, language, line)
+        if not only or language in only:
+            for line in lines:
+                yield _said(system, language, line, seconds=seconds)
 
 
 def page(spoken: list[Spoken]) -> str:
@@ -117,14 +127,15 @@ class _Turn(BaseModel):
     plan: _Plan
     findings: _Findings
     sources: list[_Source]
+    attempts: list[Attempt]
 
 
-def _said(system: RunningSystem, language: str, line: str) -> Spoken:
+def _said(system: RunningSystem, language: str, line: str, *, seconds: float) -> Spoken:
     found = system.endpoints
     url = f"{found.gateway}/v1/conversations/script-{language}/turns"
     posted = request(url, method="POST", body={"text": line}, key=found.api_key)
     accepted = _Accepted.model_validate_json(posted)
-    request(accepted.events_url, key=found.api_key, seconds=60)  # to the end of the stream
+    request(accepted.events_url, key=found.api_key, seconds=seconds)  # to the end of the stream
     turn = _Turn.model_validate_json(request(f"{found.gateway}/v1/turns/{accepted.turn_id}", key=found.operator_key))
     return Spoken(
         language=language,
@@ -136,6 +147,7 @@ def _said(system: RunningSystem, language: str, line: str) -> Spoken:
         seen_language=turn.findings.language,
         html=turn.answer.html,
         sources=tuple(source.name for source in turn.sources),
+        calls=tuple(turn.attempts),
     )
 
 

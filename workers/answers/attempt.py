@@ -19,7 +19,7 @@ from schemas.outcomes import Answer, Answered, AttemptEnding, FailedUnseen, Leas
 from workers.answers.extract import FieldScanner, MalformedAnswer
 from workers.answers.gate import ConfidenceGate, Token, decision_tokens
 from workers.answers.guard import Guard, Rules
-from workers.answers.sanitise import HtmlStream
+from workers.answers.sanitise import HtmlStream, to_text
 from workers.answers.terms import Terms
 from workers.answers.writer import FrameWriter
 from workers.guardrails.links import LinkRule, no_link
@@ -47,6 +47,8 @@ class _Reading:
     whole: dict[str, object] = field(default_factory=dict[str, object])
     _decided: bool = False
     _wasted: int = 0
+    _visible: bool = False
+    _held: str = ""
 
     def feed(self, item: Delta | Finish) -> str:
         """Return what may be shown now that `item` came.
@@ -67,7 +69,7 @@ class _Reading:
         shown = "" if self._decided else self._decide()
         if self.terms is not None:
             self.terms.see(text)
-        return shown + self.guard.feed(text, self.html.feed(text))
+        return self._released(shown + self.guard.feed(text, self.html.feed(text)))
 
     def _decide(self) -> str:
         self._decided = True
@@ -93,8 +95,17 @@ class _Reading:
             self.whole = self.scanner.finish()
             if self.terms is not None:
                 self.terms.end(self.scanner.text)
-            shown = self.guard.finish(self.html.finish())
+            shown = self._released(self.guard.finish(self.html.finish()))
         return shown + (self.terms.closing() if self.terms is not None else "")
+
+    def _released(self, shown: str) -> str:
+        """Return what may be shown. Tags and white space wait for a character: without one nobody has seen anything."""
+        self._held += shown
+        self._visible = self._visible or bool(to_text(self._held).strip())
+        if not self._visible:
+            return ""
+        released, self._held = self._held, ""
+        return released
 
     @property
     def enough(self) -> bool:

@@ -74,6 +74,8 @@ class Terms:
         """
         self._written = Written(self._written.fields, to_text(html))
         self._judge()
+        if not (self._written.text or "").strip() and self._written.dimension not in _NOT_KNOWN:
+            raise Malformed("the model's answer has no text, only what we would add to it")
         if self._claim.agent is Agent.ADAPTIVE_RESPONSE:
             _refuse(rephrases(self._claim, self._written, self._policy))
 

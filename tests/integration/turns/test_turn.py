@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import cast
 
 import pytest
+from structlog.testing import capture_logs
 
 from infra.celery.dispatch import Dispatcher
 from infra.policy import load_policy
@@ -94,6 +95,24 @@ async def test_a_cut_at_every_token_keeps_what_was_visible_and_never_repeats_it(
                 assert (row["state"], row["source"]) == ("answered", "fallback")
                 assert p.calls(turn) == (1, 1)
         assert kinds == {"answered", "truncated", "whole"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "after", "said"),
+    [("cut", 40, ["answer_broke_off"]), ("status", 0, ["falling_back", "no_model_answered"])],
+)
+async def test_the_log_says_of_every_failed_call_why(
+    database_url: str, redis_url: str, fault: FaultKind, after: int, said: list[str]
+) -> None:
+    """Ledger and `explain` know a failure by its code; the sentence that says where to look is in the log."""
+    async with pipeline(database_url, redis_url) as p:
+        p.tgi.control(fault=fault, after_tokens=after)
+        p.openai.control(fault=fault, after_tokens=after)
+        with capture_logs() as lines:
+            await p.say("c1", "Hello there")
+        told = [line for line in lines if "why" in line]
+        assert [line["event"] for line in told] == said
+        assert all("the model server" in line["why"] for line in told)
 
 
 async def test_after_a_truncated_turn_the_next_one_goes_to_the_frontier_once(database_url: str, redis_url: str) -> None:

@@ -79,6 +79,25 @@ async def answer(
     return ending, pieces
 
 
+@pytest.mark.parametrize("cited", [[], [1]])
+@pytest.mark.parametrize("html", ["", " ", "<p></p>", "<script>x</script>"])
+async def test_sources_alone_are_no_answer(html: str, cited: list[JsonValue]) -> None:
+    """Small models cite a passage and then say nothing: that fails unseen, so that the fallback may answer."""
+    claim = claim_of(Agent.CONTENT_GENERATOR, "Draw it.", brief=found(PAGE, FILE))
+    ending, pieces = await answer(claim, dimension="content", citations=cited, html_response=html)
+    assert isinstance(ending, FailedUnseen)
+    assert isinstance(ending.error, Malformed)
+    assert pieces == []
+
+
+async def test_our_word_that_nothing_is_known_needs_no_text_of_the_model() -> None:
+    """Where a model decides that it does not know and leaves it at that, the visitor is told so in our words."""
+    claim = claim_of(Agent.SUPPORT, "How?", brief=found(PAGE, answerable=False))
+    ending, pieces = await answer(claim, dimension="not_found", html_response="")
+    assert isinstance(ending, Answered)
+    assert ending.answer.html == "".join(pieces) != ""
+
+
 @pytest.mark.parametrize("step", [1, 7, 10_000])
 async def test_cited_sources_end_the_answer(step: int) -> None:
     """What a model cites appears as a safe link or a name, with its number, however the stream was cut."""
