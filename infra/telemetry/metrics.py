@@ -50,7 +50,8 @@ QUEUE_WAIT = Histogram("fairlead_queue_wait_seconds", "Dispatch to claim", ["lan
 ROUTES = Counter("fairlead_routes_total", "Turns routed", ["agent", "router"])
 
 # Why a router could not decide and the next one did: `not_served`, `skipped` after failures in a row, `timeout`,
-# or how its model call failed. Visitors notice nothing; routes are coarser meanwhile.
+# or how its model call failed; the classifier's are `not_loaded` and `unknown_words`. Visitors notice nothing; routes
+# are coarser meanwhile.
 ROUTING_FALLBACKS = Counter("fairlead_routing_fallbacks_total", "Routers that could not decide", ["reason"])
 
 # How long deciding took. Every turn waits for it; at the policy's `routing.deadline` the next router decides.

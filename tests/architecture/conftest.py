@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PRODUCT = ("schemas", "infra", "producers", "workers", "simulators", "cli")
+PRODUCT = ("schemas", "infra", "producers", "workers", "simulators", "cli", "training")
 
 
 @dataclass(frozen=True)

@@ -241,6 +241,20 @@ def test_alerts_and_panels_ask_for_numbers_that_exist(deploy: Path) -> None:
             assert expression.count(opening) == expression.count(closing), expression
 
 
+def test_alerts_and_panels_ask_by_labels_that_exist(deploy: Path) -> None:
+    """Every label by which an expression chooses among the series of a number is one that the number has."""
+    labels: dict[str, set[str]] = {}
+    for metric in vars(metrics).values():
+        if isinstance(metric, Counter | Gauge | Histogram):
+            (family,) = metric.describe()
+            names = {*cast("tuple[str, ...]", vars(metric)["_labelnames"]), "job", "service", "instance"}
+            labels |= {family.name + end: names for end in ("", "_total", "_bucket", "_sum", "_count")}
+    chosen = [found for one in _expressions(deploy) for found in re.findall(r"(fairlead_\w+){([^}]*)}", one)]
+    assert len(chosen) > 3
+    for name, selector in chosen:
+        assert set(re.findall(r"(\w+)\s*(?:!=|=~|!~|=)", selector)) <= labels[name], f"{name}{{{selector}}}"
+
+
 def test_every_number_is_on_the_dashboard(deploy: Path) -> None:
     """An operator finds each number of the catalogue on the dashboard."""
     asked = " ".join(_expressions(deploy))

@@ -20,6 +20,8 @@ from schemas.dead_letters import DeadLetterReason, DeadLetterState
 from schemas.letter_filter import parse_filter
 from schemas.policy import Policy
 from schemas.turns import TurnState
+from workers.orchestrator.classifier import UNKNOWN_WORDS
+from workers.orchestrator.routing import NOT_LOADED, NOT_SERVED, SKIPPED
 
 from .conftest import Module
 
@@ -50,6 +52,9 @@ FOREIGN = {"max.message.bytes", "retention.ms"}
 
 OTHER_NAMES = {"outbox_id", "ce_id", "first_token", "without_answer", "max_connections"}
 """A key of a log line, a header, the policy's keys that stand without their section, a setting of PostgreSQL."""
+
+UNDECIDED = {NOT_LOADED, NOT_SERVED, SKIPPED, UNKNOWN_WORDS}
+"""Reasons of a router that could not decide, beside those of model calls."""
 
 FLAGS = re.MULTILINE | re.DOTALL
 
@@ -183,7 +188,7 @@ def test_each_number_is_counted(pages: dict[str, str]) -> None:
 
 def test_each_name_is_one_of_ours(pages: dict[str, str], product: list[Module]) -> None:
     """Whatever a page names with underscores is a log line's name, a reason, a state or a failure that exists."""
-    known = events(product) | set(DeadLetterReason) | set(DeadLetterState) | set(TurnState) | set(codes())
+    known = events(product) | set(DeadLetterReason) | set(DeadLetterState) | set(TurnState) | set(codes()) | UNDECIDED
     for page, text in pages.items():
         for name in re.findall(r"`([a-z]+(?:_[a-z]+)+)`", text):
             assert name in known | series() | OTHER_NAMES, f"{page}: {name}"

@@ -60,9 +60,13 @@ def fit(data: Labelled, *, least: int = 2) -> Classifier:
 
 def scaled(classifier: Classifier, data: Labelled) -> Classifier:
     """Return the classifier with the temperature under which the labels of `data` are likeliest."""
-    likely = probabilities(classifier, data)
-    places = _places(classifier, data)
-    scores = np.log(np.maximum(likely, 1e-12))
+    return replace(classifier, temperature=temperature_of([(classifier, data)]))
+
+
+def temperature_of(judged: Sequence[tuple[Classifier, Labelled]]) -> float:
+    """Return the temperature under which the labels are likeliest, of classifiers beside what each did not see."""
+    scores = np.log(np.maximum(np.vstack([probabilities(classifier, data) for classifier, data in judged]), 1e-12))
+    places = np.concatenate([_places(classifier, data) for classifier, data in judged])
 
     def surprise(temperature: float) -> float:
         raised = scores / temperature
@@ -70,7 +74,7 @@ def scaled(classifier: Classifier, data: Labelled) -> Classifier:
         chosen = raised[np.arange(len(places)), places] - np.log(np.exp(raised).sum(axis=1))
         return -float(chosen.mean())
 
-    return replace(classifier, temperature=min(_TEMPERATURES, key=surprise))
+    return min(_TEMPERATURES, key=surprise)
 
 
 def probabilities(classifier: Classifier, data: Labelled) -> NDArray[np.float32]:

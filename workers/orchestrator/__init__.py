@@ -6,7 +6,7 @@
 - `words`: visitors' words as patterns, those of `patterns`
 - `risks`, `signals`, `repeats`: deterministic checks: what needs care, who is about to buy, what is asked again
 - `rules`: the router that never fails
-- `features`, `classifier`: the trained router, as plain arrays
+- `features`, `state`, `classifier`: the trained router: of words, of what else is known, as plain arrays
 - `decision`, `frontier`: the frontier model as router, told by `prompt`
 - `routing`: who decides, and who in their place
 - `skip`: a router that keeps failing is left out for a while

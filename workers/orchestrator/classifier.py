@@ -16,11 +16,10 @@ from infra.postgres.inbox import Prepared
 from schemas.agents import Agent
 from workers.orchestrator.features import Block, runs_of, words_of
 from workers.orchestrator.finding import MAX_READ, Finding, NoFinding
-from workers.orchestrator.repeats import says_so
 from workers.orchestrator.rules import RuleRouter
+from workers.orchestrator.state import state_of
 
-STATE: Final = ("repeats", "says_so", "has_past", "problem")
-"""What is known beside the text; each 0 or 1."""
+UNKNOWN_WORDS: Final = "unknown_words"
 
 _ARRAYS: Final = "classifier.npz"
 _CARD: Final = "classifier.json"
@@ -125,17 +124,6 @@ def shipped() -> tuple[Classifier, Card]:
     return Classifier.read(folder.joinpath(_ARRAYS).read_bytes(), card), card
 
 
-def state_of(turn: Prepared, rules: Finding) -> tuple[float, ...]:
-    """Return the features beside the text, in the order of `STATE`."""
-    past = any(earlier.shown_html for earlier in turn.past)
-    return (
-        float(rules.repeats is not None),
-        float(says_so(turn.text)),
-        float(past),
-        float(rules.problem),
-    )
-
-
 class ClassifierRouter:
     """Decides by the classifier; what else is to be known comes from the rules."""
 
@@ -163,7 +151,7 @@ class ClassifierRouter:
         text = turn.text[:MAX_READ]
         known = self._classifier.words.columns.keys() & words_of(text).keys()
         if not known and not self._classifier.runs.columns.keys() & runs_of(text).keys():
-            raise NoFinding("unknown_words", router=self.name)
+            raise NoFinding(UNKNOWN_WORDS, router=self.name)
         likely = self._classifier.probabilities(text, state_of(turn, rules))
         best = int(likely.argmax())
         return Finding(

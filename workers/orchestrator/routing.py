@@ -22,6 +22,7 @@ log = get_logger(__name__)
 
 NOT_SERVED: Final = "not_served"
 SKIPPED: Final = "skipped"
+NOT_LOADED: Final = "not_loaded"
 
 
 class Routing:
@@ -89,6 +90,7 @@ class Routing:
     def _without_frontier(self, turn: Prepared) -> Finding:
         rules = self._rules.judge(turn)
         if self._classifier is None:
+            metrics.ROUTING_FALLBACKS.labels(NOT_LOADED).inc()
             return rules
         try:
             return self._classifier.judge(turn, rules)

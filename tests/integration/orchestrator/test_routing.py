@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 import pytest
+from prometheus_client import REGISTRY
 
 from infra.policy import load_policy
 from infra.settings import Settings
@@ -16,7 +17,8 @@ from simulators.testing import SimulatorHandle, running
 from tests.support.turns import turn
 from workers.orchestrator.decision import read
 from workers.orchestrator.frontier import as_data, instructions, own_words
-from workers.orchestrator.routing import Routing, routing_of
+from workers.orchestrator.routing import NOT_LOADED, Routing, routing_of
+from workers.orchestrator.rules import RuleRouter
 
 POLICY = load_policy()
 
@@ -98,6 +100,15 @@ async def test_without_a_frontier_the_classifier_decides() -> None:
     rules = POLICY.model_copy(update={"routing": POLICY.routing.model_copy(update={"router": "rules"})})
     routing, _ = routing_of(rules, Settings())
     assert (await routing.find(turn("Is there SSO with SAML?"), within=1)).router.startswith("rules-")
+
+
+async def test_rules_in_the_place_of_a_classifier_that_was_not_loaded_are_counted() -> None:
+    """Where the classifier's files could not be read the rules decide, and the alert's number tells of each turn."""
+    number, reason = "fairlead_routing_fallbacks_total", {"reason": NOT_LOADED}
+    before = REGISTRY.get_sample_value(number, reason) or 0.0
+    routing = Routing(POLICY.routing.model_copy(update={"router": "classifier"}), rules=RuleRouter())
+    assert (await routing.find(turn("Is there SSO with SAML?"), within=1)).router.startswith("rules-")
+    assert REGISTRY.get_sample_value(number, reason) == before + 1
 
 
 def test_text_of_visitors_stays_inside_its_string() -> None:

@@ -52,7 +52,7 @@ def test_without_a_frontier_the_classifier_decides_one_message() -> None:
     done = CliRunner().invoke(app, ["route", "Is there SSO with SAML?"])
     assert done.exit_code == 0
     assert done.stdout.startswith("technical_consultant")
-    assert "classifier-1-" in done.stdout
+    assert "classifier-2-" in done.stdout
 
 
 def test_a_message_or_a_file_must_be_given() -> None:

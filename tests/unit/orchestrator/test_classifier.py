@@ -1,5 +1,7 @@
 """The trained classifier: what is shipped, and that training and serving see the same features."""
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,12 +9,15 @@ from hypothesis import strategies as st
 
 from schemas.agents import ANSWERING, Agent
 from tests.support.turns import turn
+from training.agents import macro_f1
 from training.router.fitting import Labelled, auroc, calibration_error, fit, measured, probabilities, scaled
-from training.router.utterances import digest, held_out, loose, templated
+from training.router.utterances import digest, held_out, loose, situations, templated
 from workers.orchestrator.classifier import Classifier, ClassifierDamaged, ClassifierRouter, shipped
 from workers.orchestrator.features import runs_of, words_of
 from workers.orchestrator.finding import NoFinding
 from workers.orchestrator.rules import RuleRouter
+from workers.orchestrator.state import STATE
+from workers.orchestrator.words import significant
 
 
 def test_what_is_shipped_was_trained_on_what_is_here() -> None:
@@ -20,28 +25,46 @@ def test_what_is_shipped_was_trained_on_what_is_here() -> None:
     classifier, card = shipped()
     assert card.data_sha256 == digest(), "run `python -m training.router`"
     assert set(classifier.labels) == {agent.value for agent in ANSWERING}
-    assert len(classifier.weights) == len(classifier.words.columns) + len(classifier.runs.columns) + 4
+    assert len(classifier.weights) == len(classifier.words.columns) + len(classifier.runs.columns) + len(STATE)
 
 
 def test_utterances_are_many_in_five_languages_and_none_is_held_out() -> None:
-    """At least 1,500 are trained on, each agent in each language among them; those held out are not."""
-    trained = [*templated(), *loose()]
-    assert len(trained) >= 1_500
+    """At least 1,500 are worded one by one, each agent in each language among them; those held out are no others."""
+    worded = [*loose(), *situations()]
+    assert len(worded) >= 1_500
+    trained = [*templated(), *worded]
     assert {(row.agent, row.language) for row in trained} == {
         (agent, language) for agent in ANSWERING for language in ("en", "de", "fr", "es", "it")
     }
     assert {row.text for row in trained} & {row.text for row in held_out()} == set()
+    held = [(row.language, significant(row.text), _runs(row.text)) for row in held_out()]
+    close = [row.text for row in worded if any(_alike(row.text, row.language, other) for other in held)]
+    assert close == []
+
+
+def _alike(text: str, language: str, other: tuple[str, frozenset[str], set[tuple[str, ...]]]) -> bool:
+    """Tell whether a text shares five words in a row, or most of its words of three letters or more, with another."""
+    spoken, words, runs = other
+    if spoken != language:
+        return False
+    mine = significant(text)
+    return len(mine & words) >= max(3, 0.6 * len(mine | words)) or bool(_runs(text) & runs)
+
+
+def _runs(text: str) -> set[tuple[str, ...]]:
+    words = re.findall(r"\w+", text.lower())
+    return {tuple(words[at : at + 5]) for at in range(len(words) - 4)}
 
 
 def test_held_out_utterances_are_routed_far_better_than_by_chance() -> None:
-    """Of those worded apart from all that was trained on, three of five find their agent; the rules find fewer."""
+    """Of those worded apart from all that was trained on, most find their agent; the rules find fewer."""
     rules = RuleRouter()
     classifier = ClassifierRouter(rules)
     rows = held_out()
-    right = [classifier.judge(row.turn(), rules.judge(row.turn())).agent is row.agent for row in rows]
-    by_rules = [rules.judge(row.turn()).agent is row.agent for row in rows]
-    assert sum(right) > 0.6 * len(rows)
-    assert sum(right) > sum(by_rules)
+    found = [(row.agent.value, classifier.judge(row.turn(), rules.judge(row.turn())).agent.value) for row in rows]
+    by_rules = [(row.agent.value, rules.judge(row.turn()).agent.value) for row in rows]
+    assert macro_f1(found) > 0.7
+    assert macro_f1(found) > macro_f1(by_rules)
 
 
 def test_a_foreign_file_is_refused() -> None:
@@ -56,7 +79,7 @@ def test_a_foreign_file_is_refused() -> None:
 def test_any_text_has_probabilities(text: str) -> None:
     """Whatever is written, the probabilities are numbers that add up to one."""
     classifier, _ = shipped()
-    likely = classifier.probabilities(text, (0.0, 0.0, 0.0, 0.0))
+    likely = classifier.probabilities(text, (0.0,) * len(STATE))
     assert np.isfinite(likely).all()
     assert abs(float(likely.sum()) - 1) < 1e-4
 
@@ -73,7 +96,7 @@ async def test_the_classifier_tells_what_the_checks_found() -> None:
         turn("Can you guarantee the price of the API?", "Can you guarantee the price of the API?"), within=1
     )
     assert (found.agent, found.repeats, found.risk.value) == (Agent.ADAPTIVE_RESPONSE, 1, "price_commitment")
-    assert found.router.startswith("classifier-1-")
+    assert found.router.startswith("classifier-2-")
 
 
 def test_words_and_runs_are_counted() -> None:
