@@ -324,7 +324,7 @@ async def test_a_group_is_bounded(database_url: str, redis_url: str) -> None:
         turns = await _burst(p, [str(n) for n in range(MOST_ABSORBED + 3)])
         assert await _groups(p, turns) == [None, *[0] * MOST_ABSORBED, None, None]
 
-        half = "x" * (MOST_CHARACTERS // 2 - 1)
+        half = " ".join(map(str, range(MOST_CHARACTERS)))[: MOST_CHARACTERS // 2 - 1]
         long = [await p.record("c2", half + more) for more in ("", "", "y")]
         await p.preparation.run(long[0])
         assert await _groups(p, long) == [None, 0, None]
