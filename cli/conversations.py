@@ -9,10 +9,11 @@ from pydantic import BaseModel
 
 from cli.chat import styles_wanted
 from cli.operator_options import AsJson, Key, Limit, State, Url
-from cli.operators import Place, place_of
+from cli.operators import Place, patiently, place_of
 from cli.state import DEFAULT_STATE
 from cli.tables import headed, second
 from cli.terminal import harmless
+from schemas.ids import new_key
 from schemas.keepers import Keeper
 
 app = typer.Typer(help="Conversations that a person takes over from the agents, and gives back.", no_args_is_help=True)
@@ -21,6 +22,9 @@ ConversationId = Annotated[str, typer.Argument(help="A conversation's id.", meta
 Person = Annotated[str | None, typer.Option("--as", help="Your name, as colleagues know it; the key's id if absent.")]
 
 PAGE: Final = 100
+PATIENCE: Final = 30.0
+"""Seconds for which a message is sent again to a gateway that is away."""
+
 _TITLES: Final = ("conversation", "who", "since, UTC", "unanswered", "why")
 NO_SUCH: Final = "There is no such conversation: it begins with its first turn, and belongs to the key's tenant."
 
@@ -140,9 +144,13 @@ def say(
     from cli.letters import as_json as to_json
 
     place = place_of(state, url, key)
-    body = {"text": text, "operator": person}
-    found = place.ask(_path(conversation, "messages"), method="POST", body=body, missing=NO_SUCH)
-    written = place.read(Written, found)
+    body, once = {"text": text, "operator": person}, new_key()
+
+    def send() -> object:
+        return place.ask(_path(conversation, "messages"), method="POST", body=body, once=once, missing=NO_SUCH)
+
+    # Sent again, it is not written twice: whether a gateway that went away had taken it, nobody knows.
+    written = place.read(Written, patiently(send, seconds=PATIENCE))
     typer.echo(
         to_json(written.model_dump(mode="json"))
         if as_json

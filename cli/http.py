@@ -40,13 +40,29 @@ def is_near(url: str) -> bool:
     return urlsplit(url).hostname in _NEAR
 
 
-def request(url: str, *, method: str = "GET", body: object = None, key: str | None = None, seconds: float = 5) -> bytes:
+def request(
+    url: str,
+    *,
+    method: str = "GET",
+    body: object = None,
+    key: str | None = None,
+    once: str | None = None,
+    seconds: float = 5,
+) -> bytes:
     """Send a request and return the answer's body.
+
+    Args:
+        url: whom.
+        method: of the request.
+        body: sent as JSON.
+        key: of whoever asks.
+        once: names what is asked for: sent again under the same name it is done once.
+        seconds: to wait for an answer.
 
     Raises:
         HttpFailed: any status but 2xx, or no answer.
     """
-    with _answer(url, method=method, body=body, key=key, seconds=seconds) as answer:
+    with _answer(url, method=method, body=body, key=key, once=once, seconds=seconds) as answer:
         return bytes(answer.read())
 
 
@@ -68,11 +84,13 @@ def lines_of(url: str, *, key: str, seconds: float = 60) -> Iterator[bytes]:
 
 @contextmanager
 def _answer(
-    url: str, *, method: str, body: object, key: str | None, seconds: float
+    url: str, *, method: str, body: object, key: str | None, seconds: float, once: str | None = None
 ) -> Generator[http.client.HTTPResponse]:
     headers = {"Accept": "application/json"}
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
+    if once is not None:
+        headers["Idempotency-Key"] = once
     if body is not None:
         headers["Content-Type"] = "application/json"
     if urlsplit(url).scheme not in {"http", "https"}:

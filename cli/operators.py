@@ -45,6 +45,7 @@ class Place:
         method: str = "GET",
         body: object = None,
         query: Mapping[str, str | None] | None = None,
+        once: str | None = None,
         seconds: float = 5,
         missing: str | None = None,
     ) -> Any:
@@ -55,6 +56,7 @@ class Place:
             method: of the request.
             body: sent as JSON.
             query: parameters; those that are None are left out.
+            once: names what is asked for: sent again under the same name it is done once.
             seconds: to wait for an answer.
             missing: the sentence for what is not there.
 
@@ -63,7 +65,8 @@ class Place:
             CommandFailed: it was refused: exit status 2 for what cannot be read, 3 where the key is why.
         """
         try:
-            return json.loads(request(self.url(path, query), method=method, body=body, key=self.key, seconds=seconds))
+            asked = self.url(path, query)
+            return json.loads(request(asked, method=method, body=body, key=self.key, once=once, seconds=seconds))
         except HttpFailed as error:
             if error.status == 404 and missing is not None:
                 raise CommandFailed(missing) from error

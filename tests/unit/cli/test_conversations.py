@@ -1,10 +1,14 @@
 """What `fairlead conversations` and `fairlead explain` say of people who take over."""
 
+import json
+import threading
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from typer.testing import CliRunner
 
-from cli.conversations import Kept, Taken, listed, told
+from cli.conversations import Kept, Taken, app, listed, told
 from cli.explain import told as explained
 from cli.sentence import sentence
 from cli.story import KeptBy
@@ -74,3 +78,36 @@ def test_a_refused_message_says_why_and_that_no_model_was_asked() -> None:
     assert sentence(turn) == (
         "Refused as spam (4 links): no model was asked, and the visitor was told how to write it otherwise."
     )
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """Takes a message, and goes away before it has said so; the next time it answers."""
+
+    keys: list[str | None]
+
+    def do_POST(self) -> None:
+        """Note the key, and answer from the second time on."""
+        self.keys.append(self.headers["Idempotency-Key"])
+        self.rfile.read(int(self.headers["Content-Length"]))
+        if len(self.keys) > 1:
+            written = {"turn_id": "t1", "conversation_id": "c1", "events_url": "http://x"}
+            self.send_response(202)
+            self.end_headers()
+            self.wfile.write(json.dumps(written).encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (its name there)
+        """Say nothing."""
+
+
+def test_a_message_is_sent_again_under_its_name_when_nobody_knows_whether_it_arrived() -> None:
+    """A gateway that went away in between gets the same key twice, so that the visitor reads the message once."""
+    Forgetful.keys = []
+    with HTTPServer(("127.0.0.1", 0), Forgetful) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        done = CliRunner().invoke(app, ["say", "c1", "Hello", "--url", url, "--key", "k"])
+        server.shutdown()
+    assert (done.exit_code, done.stdout) == (0, "Turn t1 says it, after what is open before it.\n")
+    assert len(Forgetful.keys) == 2
+    assert len(set(Forgetful.keys)) == 1
+    assert Forgetful.keys[0]
