@@ -50,6 +50,7 @@ from infra.postgres.outbox import Outbox
 from infra.postgres.settlement import Settlement, settle
 from infra.postgres.statements import rows
 from infra.postgres.sweeps import Sweeps
+from infra.processes import end
 from infra.redis.client import create_redis
 from infra.redis.frame_log import FrameLog
 from schemas.agents import Lane
@@ -133,8 +134,7 @@ class Backlog:
         started = time.perf_counter()
         await asyncio.gather(*(self._work(left) for _ in range(AT_ONCE)))
         took = time.perf_counter() - started
-        sweeping.cancel()
-        await asyncio.gather(sweeping, return_exceptions=True)
+        await end([sweeping])
         return {"per_s": count / took, "sweep_ms": 1e3 * median(swept) if swept else 0.0}
 
     async def _work(self, left: Iterator[TurnId]) -> None:

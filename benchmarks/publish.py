@@ -34,6 +34,7 @@ from benchmarks.harness import (
     told,
 )
 from infra.embedded.servers import Endpoints
+from infra.processes import end
 from infra.redis.client import create_redis
 from infra.redis.frame_log import FrameLog, Stream
 from infra.telemetry import metrics
@@ -200,8 +201,7 @@ class Fused:
         """Drain every writer."""
         for writer in self._writers.values():
             await self._publisher.drain(writer)
-        self._running.cancel()
-        await asyncio.gather(self._running, return_exceptions=True)
+        await end([self._running])
         return _flushes() - self._flushes
 
     async def _still_ours(self, _: FrameWriter) -> bool:

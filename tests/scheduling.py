@@ -5,6 +5,7 @@ pytest 9.2 has no more, and then silently groups nothing.
 """
 
 from xdist.scheduler import LoadScopeScheduling
+from xdist.workermanage import WorkerController
 
 _TOGETHER = {
     "tests/acceptance/test_outage.py": "outage",
@@ -19,3 +20,21 @@ class Scheduling(LoadScopeScheduling):
 
     def _split_scope(self, nodeid: str) -> str:
         return next((group for path, group in _TOGETHER.items() if nodeid.startswith(path)), nodeid)
+
+    def remove_node(self, node: WorkerController) -> str | None:
+        """Give the work of a worker that died to the others, but for the test it died of: that one has failed.
+
+        What is inherited hands that test on as well, and so to one new worker after another.
+        """
+        workload = self.assigned_work.pop(node)
+        crashed = next((test for tests in workload.values() for test, done in tests.items() if not done), None)
+        if crashed is None:
+            return None
+        for scope, tests in workload.items():
+            if crashed in tests:
+                tests[crashed] = True
+            if not all(tests.values()):
+                self.workqueue[scope] = tests
+        for other in self.assigned_work:
+            self._reschedule(other)
+        return crashed

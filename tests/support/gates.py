@@ -19,6 +19,8 @@ from redis.asyncio.client import Pipeline as RedisPipeline
 from redis.exceptions import ConnectionError as RedisGone
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from infra.processes import end
+
 T = TypeVar("T")
 
 
@@ -103,8 +105,7 @@ class Process(Generic[T]):
 
     async def kill(self) -> None:
         """End it where it stands."""
-        self._task.cancel()
-        await asyncio.wait((self._task,))
+        await end([self._task])
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from infra.postgres.statements import row, rows
 from infra.postgres.views import frames_of_view, load_turn
+from infra.processes import end
 from infra.redis.frame_log import Append, FrameLog, Stream
 from schemas.envelope import text_headers
 from schemas.events import TurnSubmitted
@@ -132,9 +132,7 @@ class Worker:
 
     async def stop(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await end([self._task])
         await self._consumer.stop()
 
     async def take(self, turn_id: str) -> PlayedTurn:

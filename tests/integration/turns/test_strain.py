@@ -9,6 +9,7 @@ from infra.celery.dispatch import MAX_HINTS, Dispatcher, Hint
 from infra.embedded.redis import RedisServer
 from infra.policy import load_policy
 from infra.postgres.claims import Checkpoint
+from infra.processes import end
 from infra.redis.client import create_redis
 from schemas.agents import Lane
 from schemas.ids import TurnId
@@ -36,8 +37,7 @@ async def test_the_lease_loop_outlives_an_error_nobody_foresaw(database_url: str
 
         seen = live.last_renewal
         await until(lambda: live.last_renewal > seen)
-        answering.cancel()
-        await asyncio.gather(answering, return_exceptions=True)
+        await end([answering])
 
 
 async def test_one_broken_log_keeps_no_other_turn_from_its_end(database_url: str, redis_url: str) -> None:
