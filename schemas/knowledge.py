@@ -26,6 +26,8 @@ class Passage(BaseModel):
     score: Annotated[float, Field(ge=0)] = 0.0
     """Of the fused ranking; comparable within one retrieval only."""
     kind: PassageKind = "document"
+    language: str = ""
+    """Of its document, two letters; empty where nobody knows."""
 
     @property
     def link(self) -> str | None:

@@ -92,7 +92,7 @@ WITH base AS (
                       / (CAST(:fuse AS int) + dense.place), 0) AS score
     FROM base CROSS JOIN (lexical FULL JOIN dense USING (piece_id))
 ), placed AS (
-    SELECT piece_id, d.source, d.title,
+    SELECT piece_id, d.source, d.title, d.language,
            fused.score * CASE WHEN d.language <> CAST(:language AS text) THEN CAST(:foreign AS float8) ELSE 1 END
            AS score,
            row_number() OVER (PARTITION BY d.source ORDER BY fused.score DESC, piece_id) AS nth
@@ -103,10 +103,10 @@ WITH base AS (
         ORDER BY d.document_id LIMIT 1
     ) d
 ), best AS (
-    SELECT piece_id, source, title, score / (1 + CAST(:again AS float8) * (nth - 1)) AS score
-    FROM placed ORDER BY 4 DESC, 1 LIMIT CAST(:most AS int)
+    SELECT piece_id, source, title, language, score / (1 + CAST(:again AS float8) * (nth - 1)) AS score
+    FROM placed ORDER BY 5 DESC, 1 LIMIT CAST(:most AS int)
 )
-SELECT base.snapshot, best.piece_id, best.source, best.title, p.heading, p.text, p.kind, best.score,
+SELECT base.snapshot, best.piece_id, best.source, best.title, best.language, p.heading, p.text, p.kind, best.score,
        (SELECT nullif(1 - (v.embedding <=> question.vector), 'NaN') FROM question JOIN knowledge_vectors v
         ON v.space_id = base.space_id AND v.piece_id = best.piece_id AND v.dims = vector_dims(question.vector)
        ) AS nearness,
@@ -141,6 +141,7 @@ class Hit:
     heading: str
     text: str
     kind: PassageKind
+    language: str
     score: float
     """Of the fused ranking."""
     nearness: float | None
@@ -174,7 +175,7 @@ class Ranking:
     """Pieces of a knowledge base with which vectors count half; with more of them more, up to their whole weight."""
     again: float = 0.5
     """What is taken off a further piece of a document that is there already, so that others have their say."""
-    foreign: float = 0.95
+    foreign: float = 0.8
     """For documents in another language than the question."""
 
 
@@ -261,6 +262,7 @@ def _hit(found: RowMapping) -> Hit:
         heading=found["heading"],
         text=found["text"],
         kind=found["kind"],
+        language=found["language"],
         score=float(found["score"]),
         nearness=found["nearness"],
         covered=min(1.0, float(found["covered"] or 0)),

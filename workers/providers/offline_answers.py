@@ -111,11 +111,11 @@ def _quotations(material: Material, said: Phrases, dimensions: Sequence[str]) ->
 def _chosen(material: Material) -> list[tuple[str, int]]:
     """Return what to quote, as the part of the question and the number of the passage: the best ones, each once."""
     if material.agent is not Agent.TECHNICAL_CONSULTANT:
-        return [(material.text, number) for number, _ in enumerate(material.passages[:_QUOTED_SOURCES], start=1)]
+        return [(material.text, number) for number in _readable(material)[:_QUOTED_SOURCES]]
     chosen: list[tuple[str, int]] = []
     for part in parts(material.text, most=_QUOTED_SOURCES):
         wanted, taken = _words(part), {number for _, number in chosen}
-        left = [n for n, _ in enumerate(material.passages, start=1) if n not in taken]
+        left = [n for n in _readable(material) if n not in taken]
         scores = {n: len(wanted & _words(_all_of(material.passages[n - 1]))) for n in left}
         best = max(left, key=lambda n: (scores[n], -n), default=0)
         if best and scores[best]:
@@ -123,10 +123,19 @@ def _chosen(material: Material) -> list[tuple[str, int]]:
     return chosen
 
 
+def _readable(material: Material) -> list[int]:
+    """Return the numbers of the passages in the visitor's language, of all where none is: nothing translates here."""
+    spoken = {"", material.brief.language}
+    numbers = [number for number, passage in enumerate(material.passages, start=1) if passage.language in spoken]
+    return numbers or [*range(1, len(material.passages) + 1)]
+
+
 def _outline(material: Material, said: Phrases) -> Fields:
     topic = _cut(" ".join(material.text.split()), _MOST_HEARD)
     blocks = [f"<h3>{_escaped(LABEL + said.outline.replace('{topic}', topic))}</h3>"]
-    for number, passage in enumerate(material.passages[:_QUOTED_SOURCES], start=1):
+    shown = _readable(material)[:_QUOTED_SOURCES]
+    for number in shown:
+        passage = material.passages[number - 1]
         heading = passage.heading.rpartition(" > ")[2] or passage.title
         blocks.append(f"<h4>{_escaped(heading)}</h4>" if heading else "")
         blocks.append(f"<p>“{_escaped(quote(passage, material.text))}” [{number}]</p>")
@@ -135,7 +144,7 @@ def _outline(material: Material, said: Phrases) -> Fields:
         blocks.append(f"<h4>{_escaped(said.steps)} [{number}]</h4>")
         blocks.append(f"<ol>{''.join(f'<li>{_escaped(step)}</li>' for step in found)}</ol>")
     blocks.append(f"<p>{_escaped(said.to_fill_in)}</p>")
-    cited: set[int] = {*range(1, min(len(material.passages), _QUOTED_SOURCES) + 1), *([number] if number else [])}
+    cited: set[int] = {*shown, *([number] if number else [])}
     drawn = _diagram(topic, found) if found and _DRAWN.search(material.text) else None
     citations: list[JsonValue] = [*sorted(cited)]
     return {"dimension": "content", "citations": citations, "html_response": "".join(blocks), "diagram": drawn}

@@ -169,4 +169,5 @@ def _passage(hit: Hit) -> Passage:
         text=hit.text,
         score=hit.score,
         kind=hit.kind,
+        language=hit.language,
     )
