@@ -68,7 +68,12 @@ async def _recovery(broken: Broken) -> None:
     assert Counter(turn.state for turn in evidence.turns) == {"truncated": STREAMING, "answered": UNSEEN}
     assert len(crowd.transcripts) == STREAMING + UNSEEN
     took = [turn.ended.timestamp() - killed for turn in evidence.turns if turn.ended is not None]
-    assert 0 < min(took) <= max(took) < LEASE + 5.0
+    assert 0 < min(took) <= max(took) < LEASE + 5.0 * _crowding()
+
+
+def _crowding() -> float:
+    """Return how many processes want each core, 1 at least: what else runs beside a test makes everything slower."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 async def _ask(crowd: Users, watchers: asyncio.TaskGroup, numbers: Sequence[int]) -> None:

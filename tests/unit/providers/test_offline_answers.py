@@ -138,7 +138,7 @@ def test_a_quotation_is_short_and_whole_sentences() -> None:
 
 @pytest.mark.parametrize("agent", [Agent.SUPPORT, Agent.TECHNICAL_CONSULTANT, Agent.CONTENT_GENERATOR])
 def test_a_visitor_reads_their_own_language_where_a_passage_has_it(agent: Agent) -> None:
-    """Passages in other languages are left out, unless there are no others: what cannot be translated is better quoted."""
+    """Passages in other languages are left out, unless there are no others."""
     german = RESET.model_copy(update={"passage_id": "p3", "language": "de", "text": "Reset: Knopf."})
     english = RESET.model_copy(update={"language": "en"})
     both = fields(agent, "Scanner reset?", found(english, german, language="de"))
