@@ -9,6 +9,7 @@ from infra.postgres.statements import rows
 from schemas.knowledge_policy import KnowledgePolicy
 from tests.integration.gateway.conftest import Gateway
 from tests.integration.gateway.worker import Worker
+from tests.support.pipeline import until
 from workers.researcher.researcher import Researcher
 
 _AUDIT = text("SELECT tenant_id, verb, subject FROM operator_audit ORDER BY audit_id")
@@ -20,6 +21,10 @@ async def _send(gateway: Gateway, method: str, path: str, body: object = None, k
     headers = gateway.bearer(key or gateway.operator_key)
     response = await gateway.http.request(method, path, json=body, headers=headers)
     return response.status_code, response.json()
+
+
+async def _recorded(gateway: Gateway, turn: str) -> bool:
+    return (await _send(gateway, "GET", f"/v1/turns/{turn}"))[0] == 200
 
 
 async def _best(gateway: Gateway, said: str) -> str | None:
@@ -56,6 +61,7 @@ async def test_a_turns_corrected_answer_wins_from_then_on(gateway: Gateway, answ
     """What a visitor asked becomes the question; corrected again it has the last answer; others' turns are unknown."""
     del answering
     turn = await gateway.submit(text="Can I export my invoices?")
+    await until(lambda: _recorded(gateway, turn))
     status, written = await _send(gateway, "POST", f"/v1/turns/{turn}/correction", {"answer": "Yes, as CSV."})
     assert (status, written["question"], written["turn_id"]) == (200, "Can I export my invoices?", turn)
     status, _ = await _send(gateway, "POST", f"/v1/turns/{turn}/correction", {"answer": "Yes, as PDF."})

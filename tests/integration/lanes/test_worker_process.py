@@ -7,9 +7,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
+import yaml
 
+from infra.policy import load_policy
 from schemas.agents import Lane
 from schemas.ids import TurnId
+from schemas.policy import Policy
 from tests.support.children import child
 from tests.support.pipeline import Pipeline, pipeline, until
 
@@ -31,6 +34,13 @@ async def _worker(
     }
     async with child("agents", *LANES, env=env, log=log) as process:
         yield process
+
+
+def _unhurried(policy: Policy) -> Policy:
+    """Return the policy with clocks that no crowded machine runs out."""
+    models = {name: model.model_copy(update={"first_token": 60}) for name, model in policy.models.items()}
+    clocks = {"between_tokens": 60, "stream": 120, "queue": 90, "turn": 240, "lease": 60}
+    return policy.model_copy(update={"models": models, "deadlines": policy.deadlines.model_copy(update=clocks)})
 
 
 async def _ended(p: Pipeline, turns: list[TurnId]) -> bool:
@@ -60,10 +70,13 @@ async def test_five_hundred_streams_share_one_process_without_a_thread_each(
     database_url: str, redis_url: str, state_directory: Path
 ) -> None:
     """500 turns stream at once in one process with a handful of threads; all are answered, by one call each."""
+    policy = state_directory / "policy.yaml"
+    policy.write_text(yaml.safe_dump(_unhurried(load_policy()).model_dump(mode="json")), encoding="utf-8")
+    more = {"FAIRLEAD_WORKER_CAPACITY": "500", "FAIRLEAD_POLICY": str(policy)}
     async with (
         # Answers take longer than a slow machine needs to claim all the turns, or the first end before the last begin.
         pipeline(database_url, redis_url, first_token_ms=4000, inter_token_ms=500) as p,
-        _worker(p, database_url, redis_url, state_directory / "log", FAIRLEAD_WORKER_CAPACITY="500") as worker,
+        _worker(p, database_url, redis_url, state_directory / "log", **more) as worker,
     ):
         turns = [await p.queue(f"c{n}", "Hello there") for n in range(500)]
         most_live, most_threads = 0, 0
