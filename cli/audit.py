@@ -12,7 +12,6 @@ from cli.letters import as_json
 from cli.operators import Place
 from cli.tables import headed, second
 
-PAGE: Final = 200
 _TITLES: Final = ("at, UTC", "operator's key", "did", "to", "detail")
 
 
@@ -26,35 +25,18 @@ class Deed(BaseModel):
     detail: dict[str, Any] = {}
 
 
-class _Page(BaseModel):
-    rows: list[dict[str, Any]]
-    next: int | None = None
-
-
 def audit(place: Place, *, subject: str | None, limit: int, json_wanted: bool) -> int:
     """Print what operators did, latest first, and return the exit status.
 
     Raises:
         CommandFailed: the key does not show it, or nothing answers.
     """
-    found: list[dict[str, Any]] = []
-    before: int | None = None
-    while len(found) < limit:
-        query = {
-            "subject": subject,
-            "before": None if before is None else str(before),
-            "limit": str(min(PAGE, limit - len(found))),
-        }
-        page = place.read(_Page, place.ask("/v1/audit", query=query))
-        found += page.rows
-        before = page.next
-        if before is None:
-            break
+    found, more = place.rows("/v1/audit", "before", limit=limit, query={"subject": subject})
     if json_wanted:
-        typer.echo(as_json({"rows": found, "more": before is not None}), nl=False)
+        typer.echo(as_json({"rows": found, "more": more}), nl=False)
         return 0
     typer.echo(told([place.read(Deed, row) for row in found], styled=styles_wanted()), nl=False)
-    if before is not None:
+    if more:
         typer.echo("There are more: see --limit.", err=True)
     return 0
 

@@ -21,7 +21,6 @@ app = typer.Typer(help="Conversations that a person takes over from the agents, 
 ConversationId = Annotated[str, typer.Argument(help="A conversation's id.", metavar="ID")]
 Person = Annotated[str | None, typer.Option("--as", help="Your name, as colleagues know it; the key's id if absent.")]
 
-PAGE: Final = 100
 PATIENCE: Final = 30.0
 """Seconds for which a message is sent again to a gateway that is away."""
 
@@ -49,11 +48,6 @@ class Taken(BaseModel):
     unanswered: int
 
 
-class _Page(BaseModel):
-    rows: list[Taken]
-    next: str | None
-
-
 class Written(BaseModel):
     """The turn that a message became."""
 
@@ -74,20 +68,12 @@ def ls(
     from cli.letters import as_json as to_json
 
     place = place_of(state, url, key)
-    found: list[Taken] = []
-    after: str | None = None
-    while len(found) < limit:
-        query = {"after": after, "limit": str(min(PAGE, limit - len(found)))}
-        page = place.read(_Page, place.ask("/v1/takeovers", query=query))
-        found += page.rows
-        after = page.next
-        if after is None:
-            break
+    found, more = place.rows("/v1/takeovers", "after", limit=limit)
     if as_json:
-        typer.echo(to_json({"rows": [one.model_dump(mode="json") for one in found], "more": bool(after)}), nl=False)
+        typer.echo(to_json({"rows": found, "more": more}), nl=False)
         return
-    typer.echo(listed(found, styled=styles_wanted()), nl=False)
-    if after is not None:
+    typer.echo(listed([place.read(Taken, one) for one in found], styled=styles_wanted()), nl=False)
+    if more:
         typer.echo("There are more: see --limit.", err=True)
 
 

@@ -25,6 +25,15 @@ REFUSED: Final = 3
 _UNREADY: Final = frozenset({502, 503, 504})
 
 
+PAGE: Final = 200
+"""Rows asked for at once."""
+
+
+class _Rows(BaseModel):
+    rows: list[Any]
+    next: str | int | None = None
+
+
 class GatewayAway(CommandFailed):
     """Nothing answers, or it cannot answer now."""
 
@@ -73,6 +82,31 @@ class Place:
             raise plainly(error, self.gateway) from error
         except ValueError as error:
             raise CommandFailed(f"What answers at {self.gateway} is not a gateway of this version.") from error
+
+    def rows(
+        self, path: str, cursor: str, *, limit: int, query: Mapping[str, str | None] | None = None
+    ) -> tuple[list[Any], bool]:
+        """Return up to `limit` rows of a listing, asked for page by page, and whether there are more.
+
+        Args:
+            path: of the route.
+            cursor: its parameter for where the next page begins.
+            limit: rows at most.
+            query: its other parameters.
+
+        Raises:
+            CommandFailed: as `ask`.
+        """
+        found: list[Any] = []
+        begins: str | None = None
+        while len(found) < limit:
+            asked = {**(query or {}), cursor: begins, "limit": str(min(PAGE, limit - len(found)))}
+            page = self.read(_Rows, self.ask(path, query=asked))
+            found += page.rows
+            if page.next is None:
+                return found, False
+            begins = str(page.next)
+        return found, True
 
     def read(self, model: type[M], found: object) -> M:
         """Return what an answer tells of.

@@ -4,12 +4,14 @@ import json
 import threading
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from typer.testing import CliRunner
 
 from cli.conversations import Kept, Taken, app, listed, told
 from cli.explain import told as explained
+from cli.operators import Place
 from cli.sentence import sentence
 from cli.story import KeptBy
 from tests.unit.cli.test_explain import STEPS, call, path, story
@@ -111,3 +113,30 @@ def test_a_message_is_sent_again_under_its_name_when_nobody_knows_whether_it_arr
     assert len(Forgetful.keys) == 2
     assert len(set(Forgetful.keys)) == 1
     assert Forgetful.keys[0]
+
+
+class Listing(BaseHTTPRequestHandler):
+    """Has five rows, and gives two at a time at most."""
+
+    def do_GET(self) -> None:
+        """Answer with the page that is asked for."""
+        asked = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+        begins = int(asked.get("after", "0"))
+        ends = min(5, begins + min(2, int(asked["limit"])))
+        self.send_response(200)
+        self.end_headers()
+        rows = [{"n": n} for n in range(begins, ends)]
+        self.wfile.write(json.dumps({"rows": rows, "next": str(ends) if ends < 5 else None}).encode())
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (its name there)
+        """Say nothing."""
+
+
+@pytest.mark.parametrize(("limit", "found", "more"), [(1, 1, True), (3, 3, True), (5, 5, False), (9, 5, False)])
+def test_a_listing_is_asked_for_page_by_page(limit: int, found: int, more: bool) -> None:
+    """No row is left out or asked for twice, and whether there are more is told."""
+    with HTTPServer(("127.0.0.1", 0), Listing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = Place(gateway=f"http://127.0.0.1:{server.server_port}", key="k", again="")
+        assert place.rows("/rows", "after", limit=limit) == ([{"n": n} for n in range(found)], more)
+        server.shutdown()
